@@ -1,0 +1,32 @@
+"""llava-tui: profile LLaVA-style vision-language models step by step, live in a terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from llava_tui.session.timeline import Timeline
+
+__all__ = ["__version__", "open"]
+
+
+def open(path: str | Path) -> Timeline:
+    """The timeline of the session in folder ``path``: ``.runs``, ``.stages``, ``.tokens``, ``.samples`` as columns.
+
+    Raises :class:`llava_tui.session.reader.SessionError` if there is no readable session.
+    """
+    from llava_tui.session.timeline import Timeline
+
+    return Timeline.open(path)
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+def __getattr__(name: str) -> Any:
+    raise AttributeError(f"module 'llava_tui' has no attribute {name!r}")

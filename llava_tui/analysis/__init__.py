@@ -1,0 +1,1 @@
+"""Pure functions of a timeline: no input or output, no textual, no torch."""

@@ -1,0 +1,334 @@
+"""The vocabulary that sessions are written in.
+
+A session is a folder (see ``docs/session-format.md``). Its header is one :class:`Header`; its streams are JSON lines,
+each line one of the structs below, told apart by ``type``. Times ``t`` are CLOCK_MONOTONIC nanoseconds of the machine
+that measured (simulated sessions: of the simulated clock); durations are integer nanoseconds; memory is bytes.
+``None`` says "not known" and is never written as 0.
+
+Two kinds of truth (docs/architecture.md): *hints* (:class:`StageHint`, :class:`TextHint`) are written as things happen
+and drive the live picture; *spans* (in :class:`RunEnd`) come from the clocks when a run has ended, and only they enter
+statistics.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+SCHEMA: tuple[int, int] = (1, 0)
+"""Major, minor. A reader refuses a newer major only; unknown types and fields of a newer minor are ignored."""
+
+State = Literal[
+    "starting",
+    "loading",
+    "preflight",
+    "cold",
+    "warming up",
+    "measuring",
+    "paused",
+    "closing",
+    "closed",
+    "stopped",
+    "failed",
+]
+"""The worker's states. ``closed``, ``stopped`` and ``failed`` are final: a session without one of them and without a
+living lock holder was interrupted."""
+FINAL_STATES: tuple[str, ...] = ("closed", "stopped", "failed")
+
+RunKind = Literal["load", "cold", "warm-up", "measured", "discarded", "cross-check"]
+"""``measured`` runs alone enter statistics. ``load`` is run 0: the model being loaded, with stages of its own."""
+
+Outcome = Literal["ok", "failed", "out-of-memory", "cancelled"]
+
+Provenance = Literal["pretrained", "random-weights", "simulated", "imported"]
+
+Verb = Literal["pause", "resume", "stop", "stop-now", "skip", "repeat", "extend"]
+"""What a viewer may ask: ``stop`` after this run; ``stop-now`` in the middle of it; ``skip`` a case's remaining runs;
+``repeat`` a case once more; ``extend`` by some rounds."""
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", gc=False):
+    """What every line of ``events.jsonl`` and ``telemetry.jsonl`` has."""
+
+    t: int
+    """CLOCK_MONOTONIC, ns."""
+    rank: int = 0
+
+
+# --- events.jsonl: the worker -------------------------------------------------------------------------------------
+
+
+class StateChange(Event, frozen=True, kw_only=True, omit_defaults=True, tag="state", gc=False):
+    state: str
+    reason: str = ""
+
+
+class StageInfo(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """One row of the stage tree. ``path`` is dotted ("encode.vision_tower"); a path without a dot is a step."""
+
+    path: str
+    title: str
+    side: Literal["host", "device"] = "host"
+    """Which clock measures it on an accelerator."""
+
+
+class StageTree(Event, frozen=True, kw_only=True, omit_defaults=True, tag="stages", gc=False):
+    """The steps and stages this session's runs consist of, parents before children, in order. The last one holds."""
+
+    stages: list[StageInfo]
+
+
+class Case(msgspec.Struct, frozen=True, gc=False):
+    """One point of the sweep, by the values that set it apart."""
+
+    id: str
+    values: dict[str, int | float | str]
+
+
+class Schedule(Event, frozen=True, kw_only=True, omit_defaults=True, tag="schedule", gc=False):
+    """What is to be run in all, told again whenever it changes (more rounds, a case skipped)."""
+
+    cases: list[Case]
+    rounds: int
+    runs: int
+    """Runs of the whole session after loading, of every kind, those done included."""
+    rule: str = ""
+    """Which rule ends it, in words ("5 rounds")."""
+
+
+class ModelFacts(Event, frozen=True, kw_only=True, omit_defaults=True, tag="model", gc=False):
+    """What was loaded; written once, when loading is done."""
+
+    name: str
+    model_type: str
+    parameters: int
+    dtype: str
+    device: str
+    device_name: str = ""
+    attention: str = ""
+    """Attention implementation and, where torch tells, the SDPA backends that are enabled ("sdpa: flash, math")."""
+    context_length: int | None = None
+    weights_bytes: int | None = None
+    revision: str = ""
+    digest: str = ""
+    """SHA-256 over config and weight index: two sessions with equal digests ran the same model."""
+    config: dict[str, Any] = {}
+    """The model's own config, as loaded: what FLOPs and bytes are derived from."""
+    extra: dict[str, Any] = {}
+    """Facts that not every backend has: device map, threads, quantization, compile."""
+
+
+class RunStart(Event, frozen=True, kw_only=True, omit_defaults=True, tag="run", gc=False):
+    run: int
+    """Counts up from 0 (loading) through the session."""
+    kind: str
+    case: str = ""
+    round: int | None = None
+    """From 0, of measured runs."""
+    seed: int = 0
+    item: str = ""
+    """The input's name."""
+
+
+class StageHint(Event, frozen=True, kw_only=True, omit_defaults=True, tag="stage", gc=False):
+    """A stage began: a hint, early on an accelerator, where launches run ahead of the device."""
+
+    run: int
+    stage: str
+
+
+class TextHint(Event, frozen=True, kw_only=True, omit_defaults=True, tag="text", gc=False):
+    """Tokens came out: how many so far (of one sequence), and what text was added. Untrusted text."""
+
+    run: int
+    tokens: int
+    text: str = ""
+
+
+class RunEnd(Event, frozen=True, kw_only=True, omit_defaults=True, tag="end", gc=False):
+    """A run ended, with its spans: parallel lists, one entry a stage. ``starts`` and ``token_times`` count from
+    ``start``. Only runs whose outcome is ``ok`` carry spans that may be counted."""
+
+    run: int
+    outcome: str
+    start: int
+    """``t`` at which the run's clock started, ns."""
+    wall: int
+    """From start to end, ns."""
+    reason: str = ""
+    stages: list[str] = []
+    starts: list[int | None] = []
+    durations: list[int | None] = []
+    """Inclusive, ns; the sum over calls where a stage ran more than once. ``None``: could not be told apart."""
+    allocated: list[int | None] = []
+    """The device allocator's peak within the stage, bytes; empty on the host."""
+    reserved: list[int | None] = []
+    rss: int | None = None
+    """The worker's resident set at the run's end, bytes."""
+    token_ids: list[list[int]] = []
+    """New tokens, one list a sequence of the batch."""
+    token_times: list[int] = []
+    """When each decode step's token was there, ns after ``start``; the first is the time to first token."""
+    text: list[str] = []
+    """One a sequence. Untrusted."""
+    frames: int | None = None
+    """Frames decoded, all videos of the batch together."""
+    prompt_tokens: int | None = None
+    """Of one sequence, image tokens included."""
+    image_tokens: int | None = None
+    facts: dict[str, Any] = {}
+    """What else is worth keeping (cross-check results, how the video was sampled, simulated truth)."""
+
+
+class Log(Event, frozen=True, kw_only=True, omit_defaults=True, tag="log", gc=False):
+    level: Literal["debug", "info", "warning", "error"]
+    text: str
+    source: str = "worker"
+
+
+class Answer(Event, frozen=True, kw_only=True, omit_defaults=True, tag="answer", gc=False):
+    """The worker's answer to one :class:`Command`."""
+
+    id: str
+    verb: str
+    accepted: bool
+    text: str = ""
+    author: str = ""
+
+
+# --- telemetry.jsonl: the sampler ---------------------------------------------------------------------------------
+
+
+class GpuDevice(Event, frozen=True, kw_only=True, omit_defaults=True, tag="gpu.device", gc=False):
+    """What does not change about a GPU; written once a GPU, before its first sample."""
+
+    gpu: int
+    name: str = ""
+    uuid: str = ""
+    memory_total: int | None = None
+    driver: str = ""
+    cuda: str = ""
+    pcie: str = ""
+    """Link generation and width ("gen 4 ×16")."""
+    mig: bool | None = None
+    ecc: bool | None = None
+    source: str = "nvml"
+    """``simulated`` where no driver was asked."""
+
+
+class GpuProcess(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    pid: int
+    memory: int | None = None
+    kind: str = "compute"
+
+
+class GpuSample(Event, frozen=True, kw_only=True, omit_defaults=True, tag="gpu", gc=False):
+    """One reading. A field that is ``None`` has its reason in the newest :class:`GpuAbsent` before it."""
+
+    gpu: int
+    memory_used: int | None = None
+    utilization: float | None = None
+    """Percent of the driver's own window (1/6 to 1 s) in which a kernel ran."""
+    memory_utilization: float | None = None
+    power_mw: int | None = None
+    power_limit_mw: int | None = None
+    energy_mj: int | None = None
+    """Total since the driver was loaded."""
+    temperature_c: int | None = None
+    sm_clock_mhz: int | None = None
+    memory_clock_mhz: int | None = None
+    throttle: int | None = None
+    """NVML clocks-event reasons, a bit mask."""
+    pcie_tx_kbs: int | None = None
+    pcie_rx_kbs: int | None = None
+    processes: list[GpuProcess] | None = None
+    """Written only when it changed since the last sample that had it."""
+    worker_memory: int | None = None
+    """The worker's own memory on this GPU, by its PID; ``None`` where PIDs do not match (containers)."""
+
+
+class GpuAbsent(Event, frozen=True, kw_only=True, omit_defaults=True, tag="gpu.absent", gc=False):
+    """Why fields are ``None``: the whole map, told again whenever it changes. ``gpu`` −1: no GPU can be asked at all,
+    with the reason under ``"*"``; a lost GPU has ``"*"`` too."""
+
+    gpu: int
+    reasons: dict[str, str]
+
+
+class HostSample(Event, frozen=True, kw_only=True, omit_defaults=True, tag="host", gc=False):
+    cpu: float | None = None
+    """Percent of all cores."""
+    memory_used: int | None = None
+    memory_total: int | None = None
+    load: float | None = None
+    """1-minute load average."""
+    worker_cpu: float | None = None
+    """Percent of one core."""
+    worker_rss: int | None = None
+
+
+WorkerEvent = StateChange | StageTree | Schedule | ModelFacts | RunStart | StageHint | TextHint | RunEnd | Log | Answer
+TelemetryEvent = GpuDevice | GpuSample | GpuAbsent | HostSample
+AnyEvent = WorkerEvent | TelemetryEvent
+
+
+# --- control.jsonl and the two small documents --------------------------------------------------------------------
+
+
+class Command(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """One line of ``control.jsonl``: what a viewer asks of the worker."""
+
+    id: str
+    """Unique; the answer carries it."""
+    verb: str
+    author: str
+    """user@host of the viewer."""
+    wall: int
+    """Unix time, ns: a viewer elsewhere has no share in the worker's monotonic clock."""
+    case: str = ""
+    """For skip and repeat; empty: the case that is running."""
+    rounds: int = 0
+    """For extend."""
+
+
+class HostFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    hostname: str
+    os: str
+    cpu: str
+    cores: int
+    memory: int
+    container: str = ""
+    governor: str = ""
+    boot_id: str = ""
+
+
+class Header(msgspec.Struct, frozen=True, kw_only=True):
+    """``session.json``: written once by the worker, before anything is loaded."""
+
+    schema: tuple[int, int]
+    id: str
+    created: str
+    """ISO 8601 with offset."""
+    t0: int
+    """CLOCK_MONOTONIC ns (or simulated) at ``wall0``."""
+    wall0: int
+    """Unix time ns: ties every ``t`` to wall time."""
+    provenance: str
+    pipeline: str
+    model: str
+    plan: dict[str, Any]
+    """The full plan: ``run --from SESSION`` runs it again."""
+    host: HostFacts
+    versions: dict[str, str] = {}
+    argv: list[str] = []
+    pid: int = 0
+
+
+class Notes(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """``notes.json``: what people said of a session."""
+
+    name: str = ""
+    tags: tuple[str, ...] = ()
+    note: str = ""
+    baseline: bool = False

@@ -1,0 +1,1 @@
+"""What is measured: trees of named stages over real values."""

@@ -1,0 +1,111 @@
+"""What a pipeline is, and the protocol that measures it.
+
+A pipeline names its steps and stages, loads a model, and runs a case while telling a :class:`Probe` which stage begins
+and ends. It knows nothing of sessions, files or clocks; the probe knows nothing of models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from llava_tui.events import ModelFacts, StageInfo
+from llava_tui.plan import Case
+
+LOAD_STAGES: tuple[StageInfo, ...] = (
+    StageInfo("load", "load"),
+    StageInfo("load.libraries", "import libraries"),
+    StageInfo("load.weights", "weights"),
+    StageInfo("load.device", "to device"),
+)
+"""Loading is run 0 and has a tree of its own."""
+
+LLAVA_STAGES: tuple[StageInfo, ...] = (
+    StageInfo("frames", "1 frames"),
+    StageInfo("frames.decode_frames", "decode frames"),
+    StageInfo("encode", "2 encode"),
+    StageInfo("encode.preprocess", "preprocess"),
+    StageInfo("encode.h2d", "to device", "device"),
+    StageInfo("encode.vision_tower", "vision tower", "device"),
+    StageInfo("encode.projector", "projector", "device"),
+    StageInfo("generate", "3 generate"),
+    StageInfo("generate.prefill", "prefill", "device"),
+    StageInfo("generate.decode", "decode", "device"),
+    StageInfo("generate.detokenize", "detokenize"),
+)
+
+
+class PipelineError(Exception):
+    """The model or the input cannot be profiled: a message for the person who asked, no traceback needed."""
+
+
+class Cancelled(Exception):
+    """Raised out of :meth:`Probe.check` when the run is to end now."""
+
+
+class Probe(Protocol):
+    """What measures a run. Every call is cheap: nothing waits on a disk, a viewer or a device."""
+
+    def begin(self, stage: str) -> None:
+        """The stage of that path begins. Stages nest; a step is begun before its stages."""
+
+    def end(self, stage: str) -> None:
+        """It ends. A stage that begins and ends more than once in a run counts the sum, from its first beginning."""
+
+    def token(self, ids: Any) -> None:
+        """One decode step's tokens exist: a tensor of shape (batch,), still on its device, or a list of ints."""
+
+    def check(self) -> None:
+        """Called wherever a run may be cut short: between frames, layers, tokens. Reads control, so that it is answered
+        within a token. Raises :class:`Cancelled` if the run is to end now."""
+
+
+@contextmanager
+def stage(probe: Probe, path: str) -> Iterator[None]:
+    """``begin`` and ``end`` around a block; the end is told also when the block raises."""
+    probe.begin(path)
+    try:
+        yield
+    finally:
+        probe.end(path)
+
+
+@dataclass(slots=True)
+class RunResult:
+    """What a run produced, beside its times."""
+
+    token_ids: list[list[int]]
+    """New tokens, one list a sequence."""
+    text: list[str]
+    frames: int | None = None
+    """Frames decoded, all videos of the batch together."""
+    prompt_tokens: int | None = None
+    image_tokens: int | None = None
+    vision_calls: int | None = None
+    """How often the vision tower ran. More than once means that it was encoded again inside generate."""
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+class Pipeline(Protocol):
+    """One model on one set of inputs. Not thread-safe; one a worker."""
+
+    stages: tuple[StageInfo, ...]
+
+    def load(self, probe: Probe) -> ModelFacts:
+        """Imports the libraries and loads the model, in the stages of :data:`LOAD_STAGES`; returns its facts
+        (``t`` is filled by the caller). Raises :class:`PipelineError`."""
+
+    def check_case(self, case: Case) -> str:
+        """Why this case cannot run (frames overflow the context), or "" if nothing is known against it."""
+
+    def run(self, case: Case, inputs: tuple[str, ...], seed: int, probe: Probe) -> RunResult:
+        """One execution. Raises :class:`PipelineError`, :class:`Cancelled`, or what the libraries raise."""
+
+    def reference(self, case: Case, inputs: tuple[str, ...], probe: Probe) -> list[list[int]] | None:
+        """Greedy token ids of the library's own plain one-shot ``generate()`` on the same case, untimed, with no hook of
+        ours on the model; ``None`` where there is no such thing to check against (simulated)."""
+
+    def close(self) -> None:
+        """Frees the model."""

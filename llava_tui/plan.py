@@ -1,0 +1,190 @@
+"""What to run: a frozen, validated plan, and the cases and rounds that it expands to.
+
+A plan is written as TOML by people, travels as JSON to the worker, and is kept whole in the session's header, so that
+the same plan can be run again.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import tomllib
+from typing import Any, Literal
+
+import msgspec
+
+PIPELINES: tuple[str, ...] = ("llava", "simulated")
+DTYPES: tuple[str, ...] = ("auto", "float32", "bfloat16", "float16")
+ATTENTIONS: tuple[str, ...] = ("auto", "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
+SIMULATED_GPUS: tuple[str, ...] = ("h100", "rtx-4090")
+DEMO = "demo"
+"""The model that is built on this machine and needs no download; as an input, the clip that is synthesised for it."""
+
+
+class PlanError(ValueError):
+    """A plan that cannot be run: the message names the field and says how to mend it."""
+
+
+class Case(msgspec.Struct, frozen=True):
+    """One point of the sweep."""
+
+    frames: int
+    batch: int
+    new_tokens: int
+
+    @property
+    def id(self) -> str:
+        """Short, unique within any plan, readable: ``f4-b1-n64``."""
+        return f"f{self.frames}-b{self.batch}-n{self.new_tokens}"
+
+    def values(self) -> dict[str, int | float | str]:
+        return {"frames": self.frames, "batch": self.batch, "new_tokens": self.new_tokens}
+
+
+class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Everything that a run needs to know. Every field has a default that runs."""
+
+    pipeline: str = "llava"
+    model: str = DEMO
+    """A folder, an id of the Hugging Face hub, ``demo``; for ``simulated`` the architecture's name."""
+    weights: Literal["pretrained", "random"] = "pretrained"
+    inputs: tuple[str, ...] = (DEMO,)
+    """Videos, images or folders of frames. One run's batch takes ``batch`` of them, round-robin."""
+    prompt: str = "Describe what happens in this video."
+    frames: tuple[int, ...] = (4,)
+    batch: tuple[int, ...] = (1,)
+    new_tokens: tuple[int, ...] = (64,)
+    dtype: str = "auto"
+    attention: str = "auto"
+    device: str = "auto"
+    """``auto`` (CUDA or another accelerator where there is one, else cpu), or a torch device string."""
+    rounds: int = 5
+    warmup: int = 1
+    """Runs of each case after the cold start, kept and marked, out of the statistics."""
+    seed: int = 0
+    name: str = ""
+    tags: tuple[str, ...] = ()
+    sample_hz: float = 10.0
+    """Telemetry samples a second."""
+    simulated_gpu: str = "h100"
+    time_scale: float = 1.0
+    """Simulated pipeline: real seconds a simulated second; 0 is as fast as possible."""
+
+    # --- expansion -------------------------------------------------------------------------------------------------
+
+    def cases(self) -> tuple[Case, ...]:
+        """Every point of the sweep, in the order the axes were given."""
+        return tuple(Case(f, b, n) for f, b, n in itertools.product(self.frames, self.batch, self.new_tokens))
+
+    def round_order(self, round_: int) -> tuple[Case, ...]:
+        """Every case once, in an order that depends on the seed and the round alone."""
+        cases = list(self.cases())
+        random.Random(f"{self.seed}/{round_}").shuffle(cases)
+        return tuple(cases)
+
+    # --- validation ------------------------------------------------------------------------------------------------
+
+    def validated(self) -> Plan:
+        """This plan, if it can be run.
+
+        Raises :class:`PlanError` naming the first field that cannot.
+        """
+        _choice("pipeline", self.pipeline, PIPELINES)
+        _choice("dtype", self.dtype, DTYPES)
+        _choice("attention", self.attention, ATTENTIONS)
+        _choice("simulated_gpu", self.simulated_gpu, SIMULATED_GPUS)
+        for axis, least, most in (("frames", 1, 4096), ("batch", 1, 1024), ("new_tokens", 1, 65536)):
+            values: tuple[int, ...] = getattr(self, axis)
+            if not values:
+                raise PlanError(f"{axis}: no value given; give at least one, like {axis} = [4]")
+            for value in values:
+                if not least <= value <= most:
+                    raise PlanError(f"{axis}: {value} is outside {least}…{most}")
+            if len(set(values)) != len(values):
+                raise PlanError(f"{axis}: {_join(values)} names a value twice; each case runs once a round anyway")
+        if self.rounds < 1:
+            raise PlanError(f"rounds: {self.rounds} measures nothing; give 1 or more")
+        if self.warmup < 0:
+            raise PlanError(f"warmup: {self.warmup} is below 0; 0 means no warm-up runs")
+        if not 0 < self.sample_hz <= 100:
+            raise PlanError(f"sample_hz: {self.sample_hz:g} is outside 0…100 Hz; NVML itself refreshes at 1 to 6 Hz")
+        if not (0 <= self.time_scale <= 1000):
+            raise PlanError(f"time_scale: {self.time_scale:g} is outside 0…1000; 1 is real time, 0 as fast as possible")
+        if not self.inputs:
+            raise PlanError("inputs: nothing to run on; give --input PATH")
+        if not self.model:
+            raise PlanError("model: empty; give a folder, a hub id, or 'demo'")
+        if self.weights == "random":
+            raise PlanError("weights: random weights are not built yet; use pretrained, or --pipeline simulated")
+        return self
+
+    # --- in and out ------------------------------------------------------------------------------------------------
+
+    def to_dict(self) -> dict[str, Any]:
+        return dict(msgspec.to_builtins(self))
+
+    def to_json(self) -> bytes:
+        return msgspec.json.encode(self)
+
+    def to_toml(self) -> str:
+        """The plan as a file that ``llava-tui run`` takes; fields at their default are left out."""
+        defaults = Plan()
+        lines = []
+        for field in self.__struct_fields__:
+            value = getattr(self, field)
+            if value != getattr(defaults, field):
+                lines.append(f"{field} = {_toml(value)}")
+        return "\n".join(lines) + "\n"
+
+
+def from_dict(values: dict[str, Any]) -> Plan:
+    """A validated plan. Raises :class:`PlanError`."""
+    values = dict(values)
+    for axis in ("frames", "batch", "new_tokens", "inputs", "tags"):
+        if axis in values and not isinstance(values[axis], (list, tuple)):
+            values[axis] = [values[axis]]
+    unknown = set(values) - set(Plan.__struct_fields__)
+    if unknown:
+        import difflib
+
+        name = sorted(unknown)[0]
+        close = difflib.get_close_matches(name, Plan.__struct_fields__, n=1)
+        raise PlanError(f"{name}: no such field in a plan" + (f"; did you mean {close[0]}?" if close else ""))
+    try:
+        return msgspec.convert(values, Plan).validated()
+    except msgspec.ValidationError as error:
+        raise PlanError(str(error)) from None
+
+
+def from_json(data: bytes) -> Plan:
+    """A validated plan from :meth:`Plan.to_json`. Raises :class:`PlanError`."""
+    try:
+        values = msgspec.json.decode(data)
+    except msgspec.DecodeError as error:
+        raise PlanError(f"not a plan: {error}") from None
+    if not isinstance(values, dict):
+        raise PlanError("not a plan: a table of fields is needed")
+    return from_dict(values)
+
+
+def from_toml(text: str) -> Plan:
+    """A validated plan from a plan file's text. Raises :class:`PlanError`."""
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise PlanError(f"not a TOML file: {error}") from None
+    return from_dict(values)
+
+
+def _choice(field: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise PlanError(f"{field}: {value!r} is not one of {', '.join(choices)}")
+
+
+def _join(values: tuple[Any, ...]) -> str:
+    return ", ".join(str(value) for value in values)
+
+
+def _toml(value: Any) -> str:
+    """TOML's basic strings escape as JSON's do; numbers and arrays are written alike."""
+    return msgspec.json.encode(value).decode()

@@ -1,0 +1,1 @@
+"""The process that watches the machine. It never imports torch."""
