@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 import tomllib
+from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
@@ -17,6 +19,7 @@ PIPELINES: tuple[str, ...] = ("llava", "simulated")
 DTYPES: tuple[str, ...] = ("auto", "float32", "bfloat16", "float16")
 ATTENTIONS: tuple[str, ...] = ("auto", "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
 SIMULATED_GPUS: tuple[str, ...] = ("h100", "rtx-4090")
+AXES: tuple[str, ...] = ("frames", "batch", "new_tokens")
 DEMO = "demo"
 """The model that is built on this machine and needs no download; as an input, the clip that is synthesised for it."""
 
@@ -93,7 +96,7 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         _choice("dtype", self.dtype, DTYPES)
         _choice("attention", self.attention, ATTENTIONS)
         _choice("simulated_gpu", self.simulated_gpu, SIMULATED_GPUS)
-        for axis, least, most in (("frames", 1, 4096), ("batch", 1, 1024), ("new_tokens", 1, 65536)):
+        for axis, least, most in zip(AXES, (1, 1, 1), (4096, 1024, 65536), strict=True):
             values: tuple[int, ...] = getattr(self, axis)
             if not values:
                 raise PlanError(f"{axis}: no value given; give at least one, like {axis} = [4]")
@@ -118,6 +121,11 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
             raise PlanError("weights: random weights are not built yet; use pretrained, or --pipeline simulated")
         return self
 
+    def slug(self) -> str:
+        """The model's name as a part of a session's id: lower case, letters, digits, dots and dashes."""
+        last = self.model.rstrip("/").rsplit("/", 1)[-1].lower()
+        return re.sub(r"[^a-z0-9.]+", "-", last).strip("-.")[:40] or "run"
+
     # --- in and out ------------------------------------------------------------------------------------------------
 
     def to_dict(self) -> dict[str, Any]:
@@ -140,9 +148,12 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 def from_dict(values: dict[str, Any]) -> Plan:
     """A validated plan. Raises :class:`PlanError`."""
     values = dict(values)
-    for axis in ("frames", "batch", "new_tokens", "inputs", "tags"):
-        if axis in values and not isinstance(values[axis], (list, tuple)):
-            values[axis] = [values[axis]]
+    for field in ("inputs", "tags"):
+        if isinstance(values.get(field), str):
+            values[field] = [values[field]]
+    for field in AXES:
+        if field in values:
+            values[field] = _axis(field, values[field])
     unknown = set(values) - set(Plan.__struct_fields__)
     if unknown:
         import difflib
@@ -176,6 +187,26 @@ def from_toml(text: str) -> Plan:
     return from_dict(values)
 
 
+def read_file(path: Path) -> dict[str, Any]:
+    """The fields of a plan file, not yet validated. Raises :class:`PlanError`."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PlanError(f"{path}: {error.strerror or error}; give a plan as a TOML file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise PlanError(f"{path}: not a TOML file: {error}") from None
+
+
+def _axis(field: str, value: Any) -> Any:
+    """A sweep axis: a number, a list of them, or text like ``1,2,4`` as a command line gives it."""
+    if isinstance(value, str):
+        try:
+            return [int(part) for part in value.split(",")]
+        except ValueError:
+            raise PlanError(f"{field}: {value!r} is no list of whole numbers; write it like 1,2,4") from None
+    return value if isinstance(value, (list, tuple)) else [value]
+
+
 def _choice(field: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise PlanError(f"{field}: {value!r} is not one of {', '.join(choices)}")
@@ -186,5 +217,5 @@ def _join(values: tuple[Any, ...]) -> str:
 
 
 def _toml(value: Any) -> str:
-    """TOML's basic strings escape as JSON's do; numbers and arrays are written alike."""
-    return msgspec.json.encode(value).decode()
+    """TOML's basic strings escape as JSON's do, but for DEL; numbers and arrays are written alike."""
+    return msgspec.json.encode(value).decode().replace("\x7f", "\\u007f")

@@ -104,8 +104,8 @@ class Pipeline(Protocol):
         """One execution. Raises :class:`PipelineError`, :class:`Cancelled`, or what the libraries raise."""
 
     def reference(self, case: Case, inputs: tuple[str, ...], probe: Probe) -> list[list[int]] | None:
-        """Greedy token ids of the library's own plain one-shot ``generate()`` on the same case, untimed, with no hook of
-        ours on the model; ``None`` where there is no such thing to check against (simulated)."""
+        """Greedy token ids of the library's own plain one-shot ``generate()`` on the same case, untimed, with no hook
+        of ours on the model; ``None`` where there is no such thing to check against (simulated)."""
 
     def close(self) -> None:
         """Frees the model."""
