@@ -1,0 +1,95 @@
+"""A plan is what a user asks for: what can be said of it, what is refused, and that it survives being written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llava_tui import plan as plans
+from llava_tui.plan import Plan, PlanError, from_dict, from_json, from_toml
+
+AXIS = st.lists(st.integers(1, 512), min_size=1, max_size=5, unique=True).map(tuple)
+TEXT = st.text(min_size=1, max_size=40).filter(lambda text: text.isprintable() or "\x7f" in text)
+
+
+@given(
+    frames=AXIS,
+    batch=AXIS,
+    prompt=st.text(st.characters(exclude_categories=("Cs",)), max_size=60),
+    inputs=st.lists(TEXT, min_size=1, max_size=3).map(tuple),
+    rounds=st.integers(1, 100),
+    scale=st.floats(0, 100),
+)
+def test_a_plan_survives_toml_and_json(
+    frames: tuple[int, ...], batch: tuple[int, ...], prompt: str, inputs: tuple[str, ...], rounds: int, scale: float
+) -> None:
+    plan = Plan(frames=frames, batch=batch, prompt=prompt, inputs=inputs, rounds=rounds, time_scale=scale)
+    assert from_toml(plan.to_toml()) == plan
+    assert from_json(plan.to_json()) == plan
+    assert from_dict(plan.to_dict()) == plan
+
+
+def test_a_command_lines_text_becomes_an_axis() -> None:
+    assert from_dict({"frames": "1,2,4", "batch": 2}).cases() == (
+        plans.Case(1, 2, 64),
+        plans.Case(2, 2, 64),
+        plans.Case(4, 2, 64),
+    )
+
+
+@given(seed=st.integers(), round_=st.integers(0, 1000), frames=AXIS)
+def test_every_round_runs_every_case_once_in_an_order_of_its_own(
+    seed: int, round_: int, frames: tuple[int, ...]
+) -> None:
+    plan = Plan(frames=frames, seed=seed)
+    order = plan.round_order(round_)
+    assert sorted(case.frames for case in order) == sorted(frames)
+    assert order == plan.round_order(round_)
+
+
+def test_rounds_do_not_share_one_order() -> None:
+    plan = Plan(frames=(1, 2, 3, 4, 5))
+    assert len({plan.round_order(round_) for round_ in range(20)}) > 10
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"frames": []}, "frames: no value given"),
+        ({"frames": [0]}, "frames: 0 is outside 1…4096"),
+        ({"frames": "1,x"}, "frames: '1,x' is no list of whole numbers"),
+        ({"frames": [2, 2]}, "frames: 2, 2 names a value twice"),
+        ({"rounds": 0}, "rounds: 0 measures nothing"),
+        ({"warmup": -1}, "warmup: -1 is below 0"),
+        ({"pipeline": "lava"}, "pipeline: 'lava' is not one of"),
+        ({"dtype": "int3"}, "dtype: 'int3' is not one of"),
+        ({"sample_hz": 0}, "sample_hz: 0 is outside"),
+        ({"inputs": []}, "inputs: nothing to run on"),
+        ({"model": ""}, "model: empty"),
+        ({"fames": [1]}, "fames: no such field in a plan; did you mean frames?"),
+        ({"rounds": "many"}, "rounds"),
+    ],
+)
+def test_what_cannot_run_is_refused_by_name(values: dict[str, object], message: str) -> None:
+    with pytest.raises(PlanError) as caught:
+        from_dict(values)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_plan_file_that_is_not_one_says_so(tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match=r"absent\.toml: No such file"):
+        plans.read_file(tmp_path / "absent.toml")
+    broken = tmp_path / "broken.toml"
+    broken.write_text("frames = [1,")
+    with pytest.raises(PlanError, match=r"broken\.toml: not a TOML file"):
+        plans.read_file(broken)
+
+
+def test_a_session_is_named_after_its_model() -> None:
+    assert Plan(model="llava-hf/llava-1.5-7b-hf").slug() == "llava-1.5-7b-hf"
+    assert Plan(model="/data/My Model/").slug() == "my-model"
+    assert Plan(model="///").slug() == "run"
