@@ -1,0 +1,186 @@
+"""Tables of columns ordered by time, which grow at their end and are looked at through prefixes.
+
+Column kinds: ``i`` int64; ``f`` float64 with NaN for "not known"; ``c`` a category, as int32 codes into the column's
+own vocabulary of safe texts; ``o`` Python objects.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from llava_tui.session.reader import safe_text
+
+Array = npt.NDArray[Any]
+Mask = npt.NDArray[np.bool_]
+
+_DTYPES: dict[str, Any] = {"i": np.int64, "f": np.float64, "c": np.int32, "o": np.object_}
+_SOURCE = "\0source"  # which stream a row came from: settles the order of equal times
+_FIRST_CAPACITY = 64
+
+
+class _Vocabulary(dict[str, int]):
+    """Codes of texts, given out in the order the texts come. Texts that are alike once they are
+    safe share one."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self._safe: dict[str, int] = {}
+
+    def __missing__(self, text: str) -> int:
+        name = safe_text(text)
+        code = self._safe.get(name)
+        if code is None:
+            code = self._safe[name] = len(self.names)
+            self.names.append(name)
+        self[text] = code
+        return code
+
+
+class TableView:
+    """The first ``n`` rows of a table. ``view["col"]`` is a column: an array of length ``n`` that is not to be written
+    to. A view never changes, whatever the table does."""
+
+    def __init__(
+        self,
+        kinds: Mapping[str, str],
+        columns: Mapping[str, Array],
+        vocabularies: Mapping[str, _Vocabulary],
+        n: int,
+    ) -> None:
+        self.kinds = kinds
+        """Each column's kind: ``i``, ``f``, ``c`` or ``o``."""
+        self.n = n
+        self._columns = columns
+        self._vocabularies = vocabularies
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, column: str) -> Array:
+        column_ = self._columns[column][: self.n]
+        column_.flags.writeable = False
+        return column_
+
+    def names(self, column: str) -> list[str]:
+        """The texts that a category column's codes stand for, those that occur in these rows, in the order they came
+        up: ``names("case")[code]``."""
+        codes = self[column]
+        return self._vocabularies[column].names[: int(codes.max()) + 1 if self.n else 0]
+
+    def code(self, column: str, name: str) -> int:
+        """The code of ``name`` in a category column; −1 if it never came up."""
+        return self._vocabularies[column]._safe.get(name, -1)
+
+    def where(self, **values: Any) -> Mask:
+        """Which rows have these values, as a boolean array of length ``n``: ``where(case="f4-b1-n64", kind=("cold",
+        "warm-up"))``. Categories are given by their text; a tuple, list or set means any of them."""
+        mask: Mask = np.ones(self.n, np.bool_)
+        for column, value in values.items():
+            wanted = list(value) if isinstance(value, (tuple, list, set, frozenset)) else [value]
+            if self.kinds[column] == "c":
+                wanted = [self.code(column, text) for text in wanted]
+            mask &= self[column] == wanted[0] if len(wanted) == 1 else np.isin(self[column], wanted)
+        return mask
+
+    def row(self, index: int) -> dict[str, Any]:
+        """One row as Python values: categories by their text, "not known" as ``None``. Negative counts from the end."""
+        if not -self.n <= index < self.n:
+            raise IndexError(f"row {index} of {self.n}")
+        index %= self.n
+        return {column: self._value(column, kind, index) for column, kind in self.kinds.items()}
+
+    def rows(self, mask: Mask | None = None) -> list[dict[str, Any]]:
+        """All rows, or those of ``mask``, as :meth:`row` gives them."""
+        chosen = range(self.n) if mask is None else np.flatnonzero(mask).tolist()
+        return [{column: self._value(column, kind, i) for column, kind in self.kinds.items()} for i in chosen]
+
+    def _value(self, column: str, kind: str, index: int) -> Any:
+        value = self._columns[column][index]
+        if kind == "o":
+            return value
+        if kind == "c":
+            return self._vocabularies[column].names[value]
+        value = value.item()
+        return None if isinstance(value, float) and math.isnan(value) else value
+
+    def to_pandas(self) -> Any:
+        """A copy as a pandas data frame, categories as pandas categories. Raises :class:`ImportError` without
+        pandas."""
+        import pandas  # type: ignore[import-untyped,unused-ignore]
+
+        def series(column: str, kind: str) -> Any:
+            if kind == "c":
+                return pandas.Categorical.from_codes(self[column].copy(), self._vocabularies[column].names)
+            return self[column].copy()
+
+        return pandas.DataFrame({column: series(column, kind) for column, kind in self.kinds.items()})
+
+
+class Table(TableView):
+    """A table that grows. ``t``, its first column, orders it."""
+
+    def __init__(self, columns: str) -> None:
+        """``columns`` is written as "t:i run:i kind:c"."""
+        kinds = dict(column.split(":") for column in columns.split())
+        arrays = {column: np.empty(_FIRST_CAPACITY, _DTYPES[kind]) for column, kind in kinds.items()}
+        arrays[_SOURCE] = np.empty(_FIRST_CAPACITY, np.int16)
+        super().__init__(kinds, arrays, {column: _Vocabulary() for column, kind in kinds.items() if kind == "c"}, 0)
+        self._settled = True
+
+    def prefix(self, t: int) -> TableView:
+        """The rows with ``row["t"] <= t``."""
+        n = int(np.searchsorted(self._columns["t"][: self.n], t, "right"))
+        return TableView(self.kinds, self._columns, self._vocabularies, n)
+
+    def converted(self, values: Mapping[str, Iterable[Any]], count: int) -> dict[str, Array]:
+        """``count`` rows, given by column, as the arrays that :meth:`append` takes. Raises :class:`OverflowError` if a
+        number does not fit."""
+        return {column: self._convert(column, kind, values[column], count) for column, kind in self.kinds.items()}
+
+    def append(self, added: Mapping[str, Array], count: int, source: int = 0) -> None:
+        """Adds ``count`` rows of stream ``source``. :meth:`settle` puts them where they belong."""
+        if count == 0:
+            return
+        first, n = self.n, self.n + count
+        if n > len(self._columns["t"]):
+            self._grow(max(n, 2 * len(self._columns["t"])))
+        for column, array in added.items():
+            self._columns[column][first:n] = array
+        self._columns[_SOURCE][first:n] = source
+        self.n = n
+        t = self._columns["t"][max(first - 1, 0) : n]
+        if not (t[:-1] <= t[1:]).all():
+            self._settled = False
+        elif first and t[0] == t[1] and self._columns[_SOURCE][first - 1] != source:
+            self._settled = False  # equal times of two streams: settle() knows which comes first
+
+    def settle(self, order: Array) -> None:
+        """Restores the order by time. Equal times keep their stream's order; between streams ``order[source]``
+        decides."""
+        if self._settled:
+            return
+        place = np.lexsort((order[self._columns[_SOURCE][: self.n]], self._columns["t"][: self.n]))
+        # New arrays: views that were given out keep the old ones.
+        self._columns = {column: array[: self.n][place] for column, array in self._columns.items()}
+        self._settled = True
+
+    def _grow(self, capacity: int) -> None:
+        grown = {}
+        for column, array in self._columns.items():
+            grown[column] = np.empty(capacity, array.dtype)
+            grown[column][: self.n] = array[: self.n]
+        self._columns = grown
+
+    def _convert(self, column: str, kind: str, values: Iterable[Any], count: int) -> Array:
+        if isinstance(values, np.ndarray):
+            return values
+        if kind == "f":
+            return np.array(list(values), np.float64)  # None becomes NaN
+        if kind == "c":
+            values = map(self._vocabularies[column].__getitem__, values)
+        return np.fromiter(values, _DTYPES[kind], count)

@@ -1,0 +1,232 @@
+"""Reading what a session says: its header, its notes, its streams. Nothing here ever writes.
+
+A session may be damaged, half-written, newer than this program, or hostile. Whatever can still be read is read; what
+cannot is counted. Text comes from models, file names and other people: :func:`safe_text` makes it fit for a terminal.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import msgspec
+
+from llava_tui import events
+
+HEADER = "session.json"
+NOTES = "notes.json"
+EVENT_STREAMS = "events*.jsonl"
+TELEMETRY_STREAMS = "telemetry*.jsonl"
+CHUNK = 8 << 20
+"""Bytes of a stream that are in memory at a time."""
+LINE_LIMIT = 64 << 20
+"""A longer line is damage, not an event: it is skipped and counted, so that memory stays bounded."""
+
+
+class SessionError(Exception):
+    """Something about a session that its user can mend: one or two lines that say what, where and how."""
+
+
+class NewerSchema(SessionError):
+    """The session was written by a newer major version of the format."""
+
+
+# --- text ---------------------------------------------------------------------------------------------------------
+
+_CONTROL = re.compile(
+    "(?:\x1b\\[|\x9b)[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor
+    # OSC, DCS, SOS, PM, APC up to their end; without an end only the introducer goes. The class leaves every
+    # introducer out, so that many of them in a row cost linear time.
+    "|(?:\x1b[\\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x90\x98\x9c-\x9f]*(?:\x07|\x1b\\\\|\x9c)"
+    "|\x1b[ -/]*[0-~]?"  # other escapes
+    "|[\x00-\x08\x0b-\x1f\x7f-\x9f]"  # the rest of C0 and C1
+    "|[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"  # marks, overrides and isolates of writing direction
+)
+_LINE_END = re.compile("\r\n?|[\x85\u2028\u2029]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def safe_text(text: str, limit: int | None = None) -> str:
+    """``text`` without anything that a terminal would obey: escape sequences, control characters, bidi overrides.
+
+    Line ends of every kind become ``\\n``, tabs a space, lone surrogates U+FFFD. With ``limit`` at most that many
+    characters are kept, the last one an ellipsis where something was cut. Markup is the caller's affair: draw the
+    result as plain text.
+    """
+    if not text.isprintable():
+        text = _SURROGATE.sub("\ufffd", _CONTROL.sub("", _LINE_END.sub("\n", text)).replace("\t", " "))
+    if limit is not None and len(text) > limit:
+        text = text[: max(limit - 1, 0)] + "…" if limit > 0 else ""
+    return text
+
+
+def safe_values(value: Any, depth: int = 32) -> Any:
+    """``value`` (what JSON can hold) with every string in it, keys too, through :func:`safe_text`. What is nested
+    deeper than ``depth`` becomes ``"…"``."""
+    if isinstance(value, str):
+        return safe_text(value)
+    if isinstance(value, (list, tuple, dict)):
+        if depth == 0:
+            return "…"
+        if isinstance(value, dict):
+            return {safe_values(k): safe_values(v, depth - 1) for k, v in value.items()}
+        return [safe_values(v, depth - 1) for v in value]
+    return value
+
+
+_T = TypeVar("_T")
+
+
+def safe_struct(value: _T) -> _T:
+    """A msgspec struct with all its text through :func:`safe_values`."""
+    return msgspec.convert(safe_values(msgspec.to_builtins(value)), type(value))
+
+
+# --- the header and the notes ---------------------------------------------------------------------------------------
+
+
+class _Schema(msgspec.Struct):
+    schema: list[int]
+
+
+def read_header(path: Path) -> events.Header:
+    """The header of the session in folder ``path``. Its text is safe to draw, but for ``plan`` and ``argv``, which are
+    kept as they were, to be run again.
+
+    Raises :class:`NewerSchema` for a newer major version, :class:`SessionError` for anything that is not a session.
+    Unknown fields, which a newer minor version may write, are ignored.
+    """
+    path = Path(path)
+    name = safe_text(str(path))
+    try:
+        data = (path / HEADER).read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        if not path.exists():
+            raise SessionError(f"no session at {name}: no such folder") from None
+        raise SessionError(f"{name} is not a session: it has no {HEADER}") from None
+    except OSError as error:
+        raise SessionError(f"cannot read {name}/{HEADER}: {error.strerror}") from None
+    try:
+        schema = msgspec.json.decode(data, type=_Schema).schema
+        if len(schema) < 2:
+            raise ValueError("schema: major and minor version expected")
+        if schema[0] > events.SCHEMA[0]:
+            raise NewerSchema(
+                f"{name} was written by a newer llava-tui (schema {schema[0]}.{schema[1]}; this one reads "
+                f"{events.SCHEMA[0]}.x): update llava-tui to open it"
+            )
+        raw = msgspec.json.decode(data)
+        raw["schema"] = schema[:2]
+        kept = {key: raw.pop(key) for key in ("plan", "argv") if key in raw}
+        return msgspec.convert({**safe_values(raw), **kept}, events.Header)
+    except NewerSchema:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise SessionError(f"{name}/{HEADER} is damaged: {safe_text(str(error), 200)}") from None
+
+
+def read_notes(path: Path) -> events.Notes:
+    """What people said of the session in folder ``path``; empty notes where there are none or they cannot be read.
+    Their text is safe to draw."""
+    try:
+        raw = msgspec.json.decode((Path(path) / NOTES).read_bytes())
+        return msgspec.convert(safe_values(raw), events.Notes)
+    except (OSError, ValueError, RecursionError):
+        return events.Notes()
+
+
+# --- streams ----------------------------------------------------------------------------------------------------------
+
+
+class _Tag(msgspec.Struct):
+    type: str = ""
+
+
+class StreamReader:
+    """Follows one JSON-lines file: each :meth:`read` gives what is new since the last.
+
+    Only whole lines count; a partial tail waits for the rest of it. ``corrupt`` counts lines that could not be read,
+    ``unknown`` lines of a ``type`` that this version does not know (a newer minor version wrote them). The file need
+    not exist yet, is opened only to read, and is not held open in between. However the file grew, the same bytes give
+    the same events.
+    """
+
+    def __init__(self, path: Path, kind: Any, chunk: int = CHUNK) -> None:
+        """``kind`` is a struct, or a union of tagged structs; ``chunk`` the bytes read at a time."""
+        self.path = Path(path)
+        self.corrupt = 0
+        self.unknown = 0
+        self._chunk = chunk
+        self._decoder = msgspec.json.Decoder(kind)
+        tags = {member.__struct_config__.tag for member in (get_args(kind) or (kind,))}
+        self._tags = tags - {None}
+        self._offset = 0  # where the first line that has not been read begins
+        self._seen = 0  # the file's length when it was last read to its end
+        self._overlong = False  # inside a line longer than LINE_LIMIT
+
+    def read(self) -> list[Any]:
+        """Everything new, decoded, in the file's order."""
+        return [event for batch in self.batches() for event in batch]
+
+    def batches(self) -> Iterator[list[Any]]:
+        """Everything new, decoded, a chunk of the file at a time: bounded memory however long the file."""
+        try:
+            if self.path.stat().st_size == self._seen:
+                return
+            file = open(self.path, "rb", buffering=0)  # noqa: SIM115
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        with file:
+            file.seek(self._offset)
+            tail = b""
+            while block := file.read(self._chunk):
+                end = block.rfind(b"\n") + 1
+                if end == 0:
+                    tail += block
+                    if len(tail) > LINE_LIMIT:
+                        self._overlong = True
+                        self._offset += len(tail)
+                        tail = b""
+                    continue
+                lines, tail = tail + block[:end], block[end:]
+                self._offset += len(lines)
+                first = lines.index(b"\n") + 1
+                if self._overlong or first > LINE_LIMIT + 1:
+                    self._overlong = False
+                    self.corrupt += 1
+                    lines = lines[first:]
+                yield self._decode(lines)
+            self._seen = self._offset + len(tail)
+
+    def _decode(self, lines: bytes) -> list[Any]:
+        # One call for the whole chunk, where that gives exactly what a call a line would: every line an object. JSON
+        # allows no raw newline within a string and no "}\n{" within an object, so the counts prove it.
+        n = lines.count(b"\n")
+        if lines[:1] == b"{" and lines[-2:] == b"}\n" and lines.count(b"}\n{") == n - 1:
+            try:
+                found = self._decoder.decode_lines(lines)
+            except (ValueError, RecursionError):
+                pass
+            else:
+                if len(found) == n:
+                    return found
+        return [event for line in lines.split(b"\n") if line.strip() for event in self._decode_line(line)]
+
+    def _decode_line(self, line: bytes) -> tuple[Any, ...]:
+        try:
+            return (self._decoder.decode(line),)
+        except (ValueError, RecursionError):
+            if self._tags and self._is_unknown(line):
+                self.unknown += 1
+            else:
+                self.corrupt += 1
+            return ()
+
+    def _is_unknown(self, line: bytes) -> bool:
+        try:
+            tag = msgspec.json.decode(line, type=_Tag).type
+        except (ValueError, RecursionError):
+            return False
+        return tag != "" and tag not in self._tags

@@ -1,0 +1,326 @@
+"""A folder of sessions: make one, find one, say how each is doing, note something about it, delete it."""
+
+from __future__ import annotations
+
+import datetime
+import errno
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from llava_tui import events
+from llava_tui.session.reader import (
+    EVENT_STREAMS,
+    HEADER,
+    NOTES,
+    TELEMETRY_STREAMS,
+    SessionError,
+    read_header,
+    read_notes,
+    safe_text,
+)
+from llava_tui.session.writer import LOCK, RESERVE, is_locked, lock, set_aside, write_atomically
+
+Status = Literal["running", "paused", "finished", "stopped", "failed", "interrupted"]
+LIVE: tuple[Status, ...] = ("running", "paused")
+_CLOSED: dict[str, Status] = {"closed": "finished", "stopped": "stopped", "failed": "failed"}
+_TAIL = 128 << 10
+"""Bytes at a stream's end, or its beginning, that are looked at first."""
+_FAR = 8 << 20
+"""Bytes at its end that are searched for what is not in the tail."""
+_ENVIRONMENT = "LLAVA_TUI_SESSIONS"
+_LATEST = "@latest"
+
+
+# --- where sessions are -----------------------------------------------------------------------------------------------
+
+
+def sessions_folder(option: str | None = None) -> Path:
+    """The folder of sessions: ``option`` (``--sessions``), else $LLAVA_TUI_SESSIONS, else ``./sessions`` where it
+    exists, else the user's data folder. It need not exist."""
+    if chosen := option or os.environ.get(_ENVIRONMENT):
+        return Path(chosen).expanduser().absolute()
+    if (here := Path("sessions").absolute()).is_dir():
+        return here
+    import platformdirs
+
+    return platformdirs.user_data_path("llava-tui", appauthor=False) / "sessions"
+
+
+def create(folder: Path, slug: str, now: datetime.datetime | None = None) -> Path:
+    """A new, empty session folder (mode 0700) within ``folder``, which is made where it is missing.
+
+    Its name is the session's id: ``<local time>-<slug>``, with a number behind where that is taken. Raises
+    :class:`SessionError` where nothing can be written or less than the reserve is free; nothing is left behind then.
+    """
+    now = now or datetime.datetime.now()
+    slug = re.sub(r"[^A-Za-z0-9._]+", "-", slug).strip("-._")[:48] or "session"
+    id_ = f"{now:%Y%m%d-%H%M%S}-{slug}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path = _make_unique(folder, id_)
+        try:
+            set_aside(path)
+        except OSError:
+            shutil.rmtree(path, ignore_errors=True)
+            raise
+    except OSError as error:
+        name = safe_text(str(folder))
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise SessionError(
+                f"the disk of {name} is full: free some space, or give another folder (--sessions DIR)"
+            ) from None
+        raise SessionError(
+            f"cannot create a session in {name}: {error.strerror}; give another folder (--sessions DIR)"
+        ) from None
+    return path
+
+
+def _make_unique(folder: Path, id_: str) -> Path:
+    number = 1
+    while True:
+        path = folder / (id_ if number == 1 else f"{id_}-{number}")
+        try:
+            path.mkdir(mode=0o700)
+        except FileExistsError:
+            number += 1
+        else:
+            return path
+
+
+def find(folder: Path, ref: str) -> Path:
+    """The session that ``ref`` means: an id within ``folder``, a path, a unique part of an id, or ``@latest``.
+
+    Raises :class:`SessionError` where it means none or more than one.
+    """
+    shown = safe_text(ref, 80)
+    ids = _ids(folder)
+    if ref == _LATEST:
+        if not ids:
+            raise SessionError(f"no sessions in {safe_text(str(folder))} yet: `llava-tui demo` records one")
+        return max((folder / id_ for id_ in ids), key=_age)
+    if ref in ids:
+        return folder / ref
+    path = Path(ref).expanduser()
+    if ref and (path / HEADER).is_file():
+        return path.absolute()
+    if path.name == HEADER and path.is_file():
+        return path.parent.absolute()
+    if os.sep in ref or path.is_dir():
+        raise SessionError(
+            f"{shown} is not a session: it has no {HEADER}"
+            if path.is_dir()
+            else f"no session at {shown}: no such folder"
+        )
+    found = [id_ for id_ in ids if ref and ref in id_]
+    if len(found) == 1:
+        return folder / found[0]
+    if found:
+        some = ", ".join(safe_text(id_) for id_ in found[:5]) + (", …" if len(found) > 5 else "")
+        raise SessionError(f"{shown!r} could be {len(found)} sessions: {some}\nGive more of the id.")
+    raise SessionError(f"no session {shown!r} in {safe_text(str(folder))}; `llava-tui list` shows what is there")
+
+
+def _ids(folder: Path) -> list[str]:
+    try:
+        return sorted(entry.name for entry in os.scandir(folder) if (Path(entry.path) / HEADER).is_file())
+    except OSError:
+        return []
+
+
+def _age(path: Path) -> tuple[int, str]:
+    try:
+        return read_header(path).wall0, path.name
+    except SessionError:
+        return -1, path.name
+
+
+# --- how a session is doing -------------------------------------------------------------------------------------------
+
+
+class _Line(msgspec.Struct, gc=False):
+    """As much of any event as is asked for here."""
+
+    type: str = ""
+    t: int = 0
+    state: str = ""
+    reason: str = ""
+    run: int = 0
+    runs: int = 0
+
+
+_LINE = msgspec.json.Decoder(_Line)
+
+
+@dataclass(frozen=True)
+class SessionInfo:
+    """A session in a list. Its text is safe to draw, but for the header's ``plan`` and ``argv``."""
+
+    id: str
+    path: Path
+    header: events.Header | None
+    """``None`` where it could not be read: ``problem`` says why."""
+    notes: events.Notes
+    status: Status
+    duration_ns: int
+    """From the header's ``t0`` to the newest event."""
+    runs_done: int
+    """Runs that ended, after loading."""
+    runs_planned: int
+    """0: not known."""
+    reason: str
+    """The last state's."""
+    problem: str = ""
+
+
+def status(path: Path) -> Status:
+    """How the session in folder ``path`` is doing: from its lock, held by a living worker alone, and its last state."""
+    # The lock first: a worker says its last word before it lets go.
+    held = is_locked(path)
+    return _status(held, _last(_tail(_main_stream(path), _TAIL), "state"))
+
+
+def _status(held: bool, last: _Line | None) -> Status:
+    state = last.state if last is not None else ""
+    if held:
+        return "paused" if state == "paused" else "running"
+    return _CLOSED.get(state, "interrupted")
+
+
+def info(path: Path) -> SessionInfo:
+    """What a list shows of the session in folder ``path``, from its header and the ends of its streams: milliseconds
+    however long it is. Never raises for a damaged session: ``problem`` is set instead."""
+    held = is_locked(path)
+    stream = _main_stream(path)
+    lines = _tail(stream, _TAIL)
+    state = _last(lines, "state")
+    problem, header = "", None
+    try:
+        header = read_header(path)
+    except SessionError as error:
+        problem = str(error)
+    newest = max((line.t for line in lines), default=0)
+    for other in _streams(path, TELEMETRY_STREAMS):
+        newest = max([newest, *(line.t for line in _tail(other, 4096))])
+    end, schedule = (_last(lines, type_) or _far(stream, type_) for type_ in ("end", "schedule"))
+    done = end.run if end is not None else 0
+    return SessionInfo(
+        id=safe_text(path.name),
+        path=path,
+        header=header,
+        notes=read_notes(path),
+        status=_status(held, state),
+        duration_ns=max(newest - header.t0, 0) if header is not None else 0,
+        runs_done=done,
+        runs_planned=schedule.runs if schedule is not None else 0,
+        reason=safe_text(state.reason) if state is not None else "",
+        problem=problem,
+    )
+
+
+def list_sessions(folder: Path) -> list[SessionInfo]:
+    """Every session in ``folder``, live ones first, then the newest first; damaged ones last, with their problem. A
+    folder that does not exist has none."""
+    try:
+        entries = [Path(entry.path) for entry in os.scandir(folder) if entry.is_dir()]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise SessionError(f"cannot read {safe_text(str(folder))}: {error.strerror}") from None
+    found = [info(path) for path in entries if _is_session(path)]
+    return sorted(
+        found,
+        key=lambda one: (one.status in LIVE, one.header.wall0 if one.header is not None else -1, one.id),
+        reverse=True,
+    )
+
+
+def _is_session(path: Path) -> bool:
+    """Whether the folder was made by us; other folders beside the sessions are nobody's business."""
+    return any((path / name).exists() for name in (HEADER, LOCK, RESERVE))
+
+
+def _streams(path: Path, pattern: str) -> list[Path]:
+    try:
+        return sorted(path.glob(pattern))
+    except OSError:
+        return []
+
+
+def _main_stream(path: Path) -> Path:
+    """The stream that tells the session's states: the first rank's."""
+    return next(iter(_streams(path, EVENT_STREAMS)), path / "events.jsonl")
+
+
+def _tail(stream: Path, size: int) -> list[_Line]:
+    """The whole lines within the last ``size`` bytes."""
+    return _decoded(_bytes(stream, -size).split(b"\n"))
+
+
+def _far(stream: Path, type_: str) -> _Line | None:
+    """The last line of a type, where it is not in the tail: further back, else near the beginning."""
+    mark = f'"{type_}"'.encode()
+    for data in (_bytes(stream, -_FAR), _bytes(stream, _TAIL)):
+        if found := _last(_decoded([line for line in data.split(b"\n") if mark in line]), type_):
+            return found
+    return None
+
+
+def _bytes(stream: Path, size: int) -> bytes:
+    """Whole lines out of the first ``size`` bytes, or the last where it is negative."""
+    try:
+        with open(stream, "rb", buffering=0) as file:
+            length = os.fstat(file.fileno()).st_size
+            start = max(length + size, 0) if size < 0 else 0
+            file.seek(start)
+            data = file.read(abs(size))
+    except OSError:
+        return b""
+    return data[data.find(b"\n") + 1 if start else 0 : data.rfind(b"\n") + 1]
+
+
+def _decoded(lines: list[bytes]) -> list[_Line]:
+    found = []
+    for line in lines:
+        try:
+            found.append(_LINE.decode(line))
+        except (ValueError, RecursionError):
+            continue
+    return found
+
+
+def _last(lines: list[_Line], type_: str) -> _Line | None:
+    return next((line for line in reversed(lines) if line.type == type_), None)
+
+
+# --- what people do to a session --------------------------------------------------------------------------------------
+
+
+def set_notes(path: Path, notes: events.Notes) -> None:
+    """Replaces what people said of the session in folder ``path``. Raises :class:`SessionError`."""
+    try:
+        write_atomically(path / NOTES, notes)
+    except OSError as error:
+        raise SessionError(f"cannot note anything in {safe_text(str(path))}: {error.strerror}") from None
+
+
+def delete(path: Path) -> None:
+    """Removes the session in folder ``path`` and all that is in it. Raises :class:`SessionError` where it is running,
+    is no session, or cannot be removed."""
+    name = safe_text(path.name)
+    if path.is_symlink() or not _is_session(path):
+        raise SessionError(f"{safe_text(str(path))} is not a session: not deleted")
+    if is_locked(path):
+        raise SessionError(f"{name} is running: stop it first (`llava-tui control {name} stop`)")
+    held = lock(path, patience=0.1)  # nobody starts to record into what is going away
+    try:
+        shutil.rmtree(path)
+    except OSError as error:
+        raise SessionError(f"cannot delete {safe_text(str(path))}: {error.strerror}") from None
+    finally:
+        held.release()

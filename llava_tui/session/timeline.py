@@ -1,0 +1,241 @@
+"""A session as columns ordered by time: everything that a screen or a report shows is a function of a view of it.
+
+``Timeline.open(path)`` reads what there is, ``poll()`` what is new, ``at(t)`` looks at the session as it was at ``t``.
+The columns of each table are in ``rows.py``, the kinds of columns in ``columns.py``.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llava_tui import events
+from llava_tui.session.columns import Array, Table, TableView
+from llava_tui.session.reader import EVENT_STREAMS, TELEMETRY_STREAMS, StreamReader, read_header
+from llava_tui.session.rows import COLUMNS, Starts, rows
+
+__all__ = ["Table", "TableView", "Timeline", "View"]
+
+_INT64 = np.iinfo(np.int64)
+
+
+class Timeline:
+    """A session, read into tables. The tables grow with :meth:`poll`; look through :meth:`at` for a picture that holds.
+
+    All text in them is safe to draw (see :func:`~llava_tui.session.reader.safe_text`); it is never markup.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Use :meth:`open`, which reads as well."""
+        self.path = Path(path)
+        self.header = read_header(self.path)
+        self._readers: list[StreamReader] = []
+        self._order: Array = np.empty(0, np.int64)
+        self._starts: Starts = {}
+        self._unfit = 0
+        self._end: int | None = None
+        self.states = Table(COLUMNS["states"])
+        self.started = Table(COLUMNS["started"])
+        """Runs that began."""
+        self.runs = Table(COLUMNS["runs"])
+        """Runs that ended, with what their start said. ``start`` is absolute; ``new_tokens`` of the first sequence."""
+        self.stages = Table(COLUMNS["stages"])
+        """A row a stage of every run that ended. ``start`` is absolute, the run's own where it is not known."""
+        self.tokens = Table(COLUMNS["tokens"])
+        """A row a decode step of every run that ended. ``at`` is absolute; ``id`` the first sequence's, −1 unknown."""
+        self.stage_hints = Table(COLUMNS["stage_hints"])
+        self.text_hints = Table(COLUMNS["text_hints"])
+        self.samples = Table(COLUMNS["samples"])
+        self.processes = Table(COLUMNS["processes"])
+        self.absences = Table(COLUMNS["absences"])
+        self.host = Table(COLUMNS["host"])
+        self.log = Table(COLUMNS["log"])
+        self.answers = Table(COLUMNS["answers"])
+        self.schedules = Table(COLUMNS["schedules"])
+        self.models = Table(COLUMNS["models"])
+        self.trees = Table(COLUMNS["trees"])
+        self.devices = Table(COLUMNS["devices"])
+        self.tables: dict[str, Table] = {name: getattr(self, name) for name in COLUMNS}
+
+    @classmethod
+    def open(cls, path: Path) -> Timeline:
+        """The session in folder ``path``, as far as it has been written. Nothing is written, nothing is kept open.
+
+        Raises :class:`~llava_tui.session.reader.SessionError` for what is no session or from a newer major version.
+        """
+        timeline = cls(path)
+        with _without_collector():
+            timeline.poll()
+        return timeline
+
+    @property
+    def start(self) -> int:
+        """``t`` at which the session began, ns."""
+        return self.header.t0
+
+    @property
+    def end(self) -> int:
+        """The newest event's ``t``, ns; the start where there is none."""
+        return self.header.t0 if self._end is None else self._end
+
+    @property
+    def corrupt(self) -> int:
+        """Lines that could not be read and were skipped."""
+        return self._unfit + sum(reader.corrupt for reader in self._readers)
+
+    @property
+    def unknown(self) -> int:
+        """Events of types that a newer minor version wrote; ignored."""
+        return sum(reader.unknown for reader in self._readers)
+
+    def poll(self) -> bool:
+        """Reads what is new; whether anything was."""
+        self._find_streams()
+        found = False
+        for source, reader in enumerate(self._readers):
+            for batch in reader.batches():
+                if batch:
+                    self._take_in(batch, source)
+                    found = True
+        if found:
+            for table in self.tables.values():
+                table.settle(self._order)
+        return found
+
+    def at(self, t: int) -> View:
+        """The session as it was at ``t`` (ns): every event with ``event.t <= t``, and nothing later."""
+        return View(self, t)
+
+    def now(self) -> View:
+        """The session as it is: everything that has been read."""
+        return View(self, self.end)
+
+    def _find_streams(self) -> None:
+        known = {reader.path for reader in self._readers}
+        paths = {path for pattern in (EVENT_STREAMS, TELEMETRY_STREAMS) for path in self.path.glob(pattern)}
+        if new := sorted(paths - known):
+            self._readers += [StreamReader(path, events.AnyEvent) for path in new]
+            # Events of equal times come in the order of their streams' names, whenever each stream was found.
+            self._order = np.argsort(np.argsort([reader.path.name for reader in self._readers]))
+
+    def _take_in(self, batch: list[Any], source: int) -> None:
+        try:
+            newest = max(map(attrgetter("t"), batch))
+            # All is converted before any is kept.
+            added = [(name, self.tables[name].converted(v, n), n) for name, v, n in rows(batch, self._starts)]
+        except OverflowError:
+            # A number beyond 64 bits is damage. By halves, so that only the event that has it is lost.
+            if len(batch) == 1:
+                self._unfit += 1
+                return
+            half = len(batch) // 2
+            self._take_in(batch[:half], source)
+            self._take_in(batch[half:], source)
+            return
+        for name, columns, n in added:
+            self.tables[name].append(columns, n, source)
+        self._end = newest if self._end is None else max(self._end, newest)
+
+
+class _Prefix:
+    """A view's table: as much of the timeline's as there was at the view's ``t``, found when it is first asked for."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, view: View, owner: type) -> TableView:
+        table = view.timeline.tables[self._name].prefix(view.t)
+        view.__dict__[self._name] = table
+        return table
+
+
+class View:
+    """A session as it was at ``t``. The tables are those of :class:`Timeline`, up to and including ``t``; of them
+    ``devices`` comes as a dict."""
+
+    states = _Prefix()
+    started = _Prefix()
+    runs = _Prefix()
+    stages = _Prefix()
+    tokens = _Prefix()
+    stage_hints = _Prefix()
+    text_hints = _Prefix()
+    samples = _Prefix()
+    processes = _Prefix()
+    absences = _Prefix()
+    host = _Prefix()
+    log = _Prefix()
+    answers = _Prefix()
+    schedules = _Prefix()
+    models = _Prefix()
+    trees = _Prefix()
+
+    def __init__(self, timeline: Timeline, t: int) -> None:
+        self.timeline = timeline
+        self.t = min(max(int(t), _INT64.min), _INT64.max)
+
+    @property
+    def header(self) -> events.Header:
+        return self.timeline.header
+
+    @cached_property
+    def state(self) -> str:
+        """The worker's state; "starting" before it said any."""
+        return str(self.states.row(-1)["state"]) if self.states.n else "starting"
+
+    @cached_property
+    def tree(self) -> list[events.StageInfo]:
+        """The stages of this session's runs, parents before children; empty before they are known."""
+        return list(self.trees["event"][-1].stages) if self.trees.n else []
+
+    @cached_property
+    def schedule(self) -> events.Schedule | None:
+        """What is to be run, as told last."""
+        return self.schedules["event"][-1] if self.schedules.n else None
+
+    @cached_property
+    def model(self) -> events.ModelFacts | None:
+        """What was loaded; ``None`` before it was."""
+        return self.models["event"][-1] if self.models.n else None
+
+    @cached_property
+    def current(self) -> dict[str, Any] | None:
+        """The row of ``started`` whose run is in progress: it began and has not ended. ``None`` between runs."""
+        if not self.started.n:
+            return None
+        row = self.started.row(-1)
+        since = int(np.searchsorted(self.runs["t"], row["t"]))
+        return None if (self.runs["run"][since:] == row["run"]).any() else row
+
+    @cached_property
+    def devices(self) -> dict[int, events.GpuDevice]:
+        """The GPUs that were found, by index."""
+        return {event.gpu: event for event in self.timeline.devices.prefix(self.t)["event"]}
+
+    def absent(self, gpu: int) -> dict[str, str]:
+        """Why fields of this GPU's samples are not known: reason by field; ``"*"`` for all of them. Empty where nothing
+        is missing; what was told of GPU −1 (there is no driver to ask) holds for every GPU without its own."""
+        for wanted in (gpu, -1):
+            told = np.flatnonzero(self.absences["gpu"] == wanted)
+            if len(told):
+                return dict(self.absences["reasons"][told[-1]])
+        return {}
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Decoding makes many objects and no cycles: collecting garbage meanwhile only costs time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
