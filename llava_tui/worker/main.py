@@ -1,0 +1,163 @@
+"""The worker's entry: take the lock, say what is to be run, then measure it.
+
+Until the header is written and whoever launched us knows it, only light modules are imported; torch comes with loading.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from llava_tui.events import StateChange, TelemetryEvent
+from llava_tui.pipelines.base import Pipeline, PipelineError
+from llava_tui.plan import Plan, PlanError, from_json
+from llava_tui.session.control import CommandReader
+from llava_tui.session.reader import HEADER, SessionError, safe_text
+from llava_tui.session.writer import StreamWriter, lock, write_atomically
+from llava_tui.worker.clock import Clock, HostClock, SimulatedClock
+from llava_tui.worker.control import Control
+from llava_tui.worker.course import Course
+from llava_tui.worker.facts import header
+from llava_tui.worker.schedule import Schedule
+from llava_tui.worker.sink import EventSink, LogEvents, StreamLost
+
+SAMPLER_GRACE_S = 3.0
+
+log = logging.getLogger(__name__)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """``python -m llava_tui.worker FOLDER --ready-fd N -- ARGV…``, the plan as JSON on standard input. Returns the exit
+    code: 0 closed or stopped, 2 never begun, 3 failed."""
+    parser = argparse.ArgumentParser(prog="python -m llava_tui.worker", description="Record one session.")
+    parser.add_argument("folder", type=Path, help="the session's folder, which exists")
+    parser.add_argument("--ready-fd", type=int, default=-1, help="told 'ready' once the lock is held")
+    arguments = sys.argv[1:] if arguments is None else arguments
+    cut = arguments.index("--") if "--" in arguments else len(arguments)
+    options = parser.parse_args(arguments[:cut])
+    argv = arguments[cut + 1 :]  # The user's command line, for the header.
+    # A closed terminal is no reason to stop measuring.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    folder = options.folder.absolute()
+    with contextlib.ExitStack() as held:
+        try:
+            plan = from_json(sys.stdin.buffer.read())
+            held.callback(lock(folder).release)
+            clock: Clock = SimulatedClock(plan.time_scale) if plan.pipeline == "simulated" else HostClock()
+            write_atomically(folder / HEADER, header(folder, plan, argv, clock.now(), time.time_ns()))
+            sink = EventSink(StreamWriter(folder / "events.jsonl"))
+            schedule = Schedule(plan)
+            control = Control(CommandReader(folder), sink.write, clock, schedule)
+        except (PlanError, SessionError) as error:
+            _tell(options.ready_fd, f"error: {error}")
+            return 2
+        except OSError as error:
+            _tell(options.ready_fd, f"error: cannot write in {folder}: {error.strerror}")
+            return 2
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda number, _: control.interrupt(f"stopped by {signal.Signals(number).name}"))
+        _tell(options.ready_fd, "ready")
+        _log_to(sink, clock)
+        return record(folder, plan, clock, sink, control, schedule)
+
+
+def record(folder: Path, plan: Plan, clock: Clock, sink: EventSink, control: Control, schedule: Schedule) -> int:
+    """The session itself, in a folder whose lock is held and whose header is written. Returns the exit code."""
+    telemetry: EventSink | None = None
+    sampler: Sampler | None = None
+    try:
+        if plan.pipeline == "simulated":
+            telemetry = EventSink(StreamWriter(folder / "telemetry.jsonl"))
+        else:
+            sampler = Sampler(folder, plan.sample_hz)
+    except OSError as error:
+        log.warning("no telemetry: the sampler cannot be started: %s", error.strerror)
+
+    def closing() -> None:
+        if sampler is not None:
+            sampler.end()
+        if telemetry is not None:
+            with contextlib.suppress(StreamLost):
+                telemetry.sync()
+
+    try:
+        pipeline = open_pipeline(plan, clock, telemetry.write if telemetry is not None else lambda event: None)
+    except (PipelineError, ImportError) as error:
+        closing()
+        sink.write(StateChange(t=clock.now(), state="failed", reason=safe_text(str(error), 1000)))
+        sink.sync()
+        return 3
+    course = Course(plan, pipeline, sink, clock, control, schedule, sampler.watch if sampler else lambda: None)
+    code = course.run(closing)
+    try:
+        write_atomically(folder / "summary.json", course.summary.document(course.state, course.reason))
+    except OSError as error:
+        log.warning("summary.json was not written: %s", error.strerror)
+    return code
+
+
+def open_pipeline(plan: Plan, clock: Clock, telemetry: Callable[[TelemetryEvent], None]) -> Pipeline:
+    """The plan's pipeline, nothing loaded yet."""
+    if plan.pipeline == "simulated":
+        from llava_tui.pipelines.simulated import SimulatedPipeline
+
+        assert isinstance(clock, SimulatedClock)
+        return SimulatedPipeline(plan, clock, telemetry)
+    from llava_tui.pipelines.llava import LlavaPipeline
+
+    return LlavaPipeline(plan)
+
+
+class Sampler:
+    """The process that watches the machine. It ends with this one: its standard input is a pipe that we hold."""
+
+    def __init__(self, folder: Path, hz: float) -> None:
+        self._reported = False
+        command = ["-m", "llava_tui.telemetry.sampler", str(folder), "--hz", f"{hz:g}", "--pid", str(os.getpid())]
+        self._process = subprocess.Popen([sys.executable, "-P", *command], stdin=subprocess.PIPE)
+
+    def watch(self) -> None:
+        """Says once if it ended before its time; the runs go on without telemetry."""
+        code = self._process.poll()
+        if code is not None and not self._reported:
+            self._reported = True
+            log.warning("telemetry ended (exit code %d, see worker.log): the runs go on without it", code)
+
+    def end(self) -> None:
+        """Lets it write what it has, then makes sure."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        try:
+            self._process.wait(SAMPLER_GRACE_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def _log_to(sink: EventSink, clock: Clock) -> None:
+    """Our own records become events; libraries' go to worker.log, and so do tracebacks."""
+    logging.captureWarnings(True)
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s: %(message)s"
+    )
+    ours = logging.getLogger("llava_tui")
+    ours.setLevel(logging.INFO)
+    ours.addHandler(LogEvents(sink, clock))
+
+
+def _tell(fd: int, line: str) -> None:
+    """One line to whoever launched us, then never again."""
+    if fd < 0:
+        print(line, file=sys.stderr)  # noqa: T201 - started by hand
+        return
+    with contextlib.suppress(OSError):  # the launcher may be gone, or have been told already
+        os.write(fd, line.replace("\n", " ").encode() + b"\n")
+        os.close(fd)

@@ -1,0 +1,53 @@
+"""``summary.json``: what a list of sessions wants to know without reading the streams. Rebuildable."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter, defaultdict
+from typing import Any
+
+from llava_tui.events import SCHEMA, RunEnd
+from llava_tui.worker.schedule import Planned
+
+
+class Summary:
+    """Gathers measured runs as they end."""
+
+    def __init__(self) -> None:
+        self._outcomes: Counter[str] = Counter()
+        self._walls: defaultdict[str, list[int]] = defaultdict(list)
+        self._first_tokens: defaultdict[str, list[int]] = defaultdict(list)
+        self._steps: defaultdict[str, defaultdict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+
+    def add(self, end: RunEnd, planned: Planned | None) -> None:
+        """A run ended; only measured ones that are ok enter the medians."""
+        if planned is None:
+            return
+        self._outcomes[end.outcome] += 1
+        if planned.kind != "measured" or end.outcome != "ok":
+            return
+        case = planned.case.id
+        self._walls[case].append(end.wall)
+        if end.token_times:
+            self._first_tokens[case].append(end.token_times[0])
+        for path, duration in zip(end.stages, end.durations, strict=True):
+            if "." not in path and duration is not None:
+                self._steps[case][path].append(duration)
+
+    def document(self, state: str, reason: str) -> dict[str, Any]:
+        """Medians are nanoseconds."""
+        return {
+            "schema": list(SCHEMA),
+            "state": state,
+            "reason": reason,
+            "runs": dict(self._outcomes),
+            "cases": {
+                case: {
+                    "measured": len(walls),
+                    "wall": statistics.median(walls),
+                    "first_token": statistics.median(self._first_tokens[case]) if self._first_tokens[case] else None,
+                    "steps": {path: statistics.median(values) for path, values in self._steps[case].items()},
+                }
+                for case, walls in self._walls.items()
+            },
+        }
