@@ -1,0 +1,108 @@
+"""The terminal program."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from rich.console import RenderableType
+from textual._compositor import ChopsUpdate
+from textual.app import App, SystemCommand
+from textual.screen import Screen
+
+from llava_tui.tui import theme
+from llava_tui.tui.screens.monitor import MonitorScreen
+from llava_tui.tui.terminal import Hangup, LeanUpdate, require
+
+if TYPE_CHECKING:
+    from llava_tui.tui.clock import ViewerClock
+
+
+class LlavaTui(App[None]):
+    """Opens a screen on a session. Nothing that measures runs in this process."""
+
+    TITLE = "llava-tui"
+    CSS = "Screen { background: $background; color: $foreground; }"
+    INLINE_PADDING = 0
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        fps: float = 4.0,
+        ascii: bool = False,
+        low_bandwidth: bool = False,
+        clock: ViewerClock | None = None,
+    ) -> None:
+        """``low_bandwidth``: one paint a second at most, the terminal's own colours, a time axis that moves in larger
+        steps. ``clock`` as in :class:`MonitorScreen`."""
+        super().__init__()
+        self._session = path
+        self._fps = min(fps, 1.0) if low_bandwidth else fps
+        self._page = 0.5 if low_bandwidth else 0.25
+        self._clock = clock
+        self.last_words = ""
+        for entry in theme.themes():
+            self.register_theme(entry)
+        self.theme = theme.preferred(low_bandwidth)
+        if ascii:
+            self._filters.append(theme.AsciiFilter())
+
+    def get_default_screen(self) -> Screen[Any]:
+        """The monitor is the first screen: an empty one before it would be laid out and painted for nothing."""
+        return MonitorScreen(self._session, fps=self._fps, page=self._page, clock=self._clock)
+
+    def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
+        """The palette: the actions that are offered, then the themes."""
+        if isinstance(screen, MonitorScreen):
+            for action in screen.offered():
+                yield SystemCommand(action.title, action.help, lambda id_=action.id: screen.action_act(id_))
+        yield SystemCommand("theme", "Choose among all colour themes", self.action_change_theme)
+
+    def exit(self, result: None = None, return_code: int = 0, message: RenderableType | None = None) -> None:
+        """Ends the program; ``message`` is printed on the normal screen, as text."""
+        if message is not None:
+            self.last_words = str(message)
+        super().exit(result, return_code)
+
+    def _display(self, screen: Screen[Any], renderable: RenderableType | None) -> None:
+        """Partial updates are written by the cell."""
+        if isinstance(renderable, ChopsUpdate):
+            super()._display(screen, cast("RenderableType", LeanUpdate(renderable)))
+        else:
+            super()._display(screen, renderable)
+
+
+def run_monitor(path: Path, *, fps: float = 4, ascii: bool = False, low_bandwidth: bool = False) -> None:
+    """Shows the session in folder ``path`` until the user leaves: live while its worker runs, else at its end.
+
+    Raises :class:`~llava_tui.tui.terminal.NoTerminal` where there is none, and
+    :class:`~llava_tui.session.reader.SessionError` for a folder that cannot be read as a session. Returns at once, with
+    the screen restored as far as there still is one, when the terminal goes away.
+    """
+    require()
+    app = LlavaTui(Path(path), fps=fps, ascii=ascii, low_bandwidth=low_bandwidth)
+    hangup = Hangup(lambda: leave(app))
+    hangup.watch()
+    try:
+        app.run(mouse=not low_bandwidth)
+    finally:
+        hangup.unwatch()
+    if hangup.gone:
+        os._exit(0)
+    if app.return_code == 2:
+        from llava_tui.session.reader import SessionError
+
+        raise SessionError(app.last_words)
+    if app.last_words:
+        print(app.last_words, file=sys.stderr)  # noqa: T201
+
+
+def leave(app: LlavaTui) -> None:
+    """Asks the app to end, from a signal handler or another thread."""
+    loop = getattr(app, "_loop", None)
+    if loop is not None and loop.is_running():
+        loop.call_soon_threadsafe(app.exit)

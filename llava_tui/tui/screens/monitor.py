@@ -1,0 +1,347 @@
+"""The monitor: one session, live or ended, drawn at the time its clock tells."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal
+from textual.screen import Screen
+from textual.timer import Timer
+
+from llava_tui.tui import actions
+from llava_tui.tui.clock import FixedClock, LiveClock, ViewerClock
+from llava_tui.tui.widgets.arrangement import SIDE_BY_SIDE, Wants, arrange
+from llava_tui.tui.widgets.canvas import LineCanvas
+from llava_tui.tui.widgets.cells import Line, fit
+from llava_tui.tui.widgets.overlays import HelpOverlay, Question
+
+if TYPE_CHECKING:
+    from llava_tui.session.timeline import Timeline, View
+    from llava_tui.tui.widgets.look import Look
+
+STATUS_EVERY_S = 1.0
+"""How often it is asked whether the worker is still there."""
+PATIENCE_S = 3.0
+"""After this long without an answer to a command, that is said."""
+
+
+class MonitorScreen(Screen[None]):
+    """Polls the session, draws the view at the clock's time, sends what the keys ask."""
+
+    CSS = """
+    MonitorScreen { layout: vertical; overflow: hidden; }
+    MonitorScreen #texts { height: 0; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        *actions.bindings(),
+        Binding("ctrl+c", "act('quit')", show=False, priority=True),
+    ]
+    AUTO_FOCUS = None
+
+    def __init__(self, path: Path, *, fps: float = 4.0, page: float = 0.25, clock: ViewerClock | None = None) -> None:
+        """Shows the session in folder ``path``, at most ``fps`` paints a second. ``clock`` is given by tests and
+        replays; otherwise it is live while a worker is there, and the session's end after."""
+        super().__init__()
+        self.path = path
+        self.timeline: Timeline | None = None
+        self.look: Look | None = None
+        self._fps = fps
+        self._page = page
+        self._clock = clock
+        self._given_clock = clock is not None
+        self._drawn: dict[str, object] = {}
+        self._wants: tuple[int, int, Wants] | None = None
+        self._status_asked = 0
+        self._waiting: dict[str, tuple[str, int]] = {}
+        self._opened: Timeline | Exception | None = None
+        self._timer: Timer | None = None
+
+    # --- building ---------------------------------------------------------------------------------------------------
+
+    def compose(self) -> ComposeResult:
+        """The parts, top to bottom; :func:`arrange` says how many lines each has."""
+        for name in ("heading", "steps", "run", "machine"):
+            yield LineCanvas(id=name)
+        with Horizontal(id="texts"):
+            yield LineCanvas(id="output")
+            yield LineCanvas(id="log")
+        yield LineCanvas(id="transport")
+        yield LineCanvas(id="footer")
+
+    def on_mount(self) -> None:
+        """Paints at once, and opens the session aside: a large one takes seconds."""
+        self._resize(Wants())
+        self.call_after_refresh(self._begin)
+
+    def _begin(self) -> None:
+        self._draw_footer()
+        self._say("heading", [[(f" opening {self.path.name} …", "strong")]])
+        threading.Thread(target=self._open, name="open-session", daemon=True).start()
+
+    def _open(self) -> None:
+        """In a thread of its own: reads the session, and imports what drawing it needs."""
+        opened: Timeline | Exception
+        try:
+            from llava_tui.session.timeline import Timeline
+            from llava_tui.tui.widgets import panels  # noqa: F401
+
+            opened = Timeline.open(self.path)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is shown instead of the session
+            opened = error
+        if self.app.is_running:
+            self.app.call_later(self._show_opened, opened)
+
+    def _show_opened(self, opened: Timeline | Exception) -> None:
+        if isinstance(opened, Exception):
+            self.app.exit(return_code=2, message=str(opened))
+            return
+        from llava_tui.tui.widgets.look import Look
+
+        self.timeline = opened
+        self.look = Look(name=self.path.name, page=self._page)
+        self._ask_status()
+        if self._clock is None:
+            self._clock = self._new_clock(opened)
+        self._draw_footer()
+        self.redraw()
+        self._timer = self.set_interval(1 / self._fps, self.tick)
+
+    def _new_clock(self, timeline: Timeline) -> ViewerClock:
+        if self.look is None or not self.look.live:
+            return FixedClock(timeline.end)
+        return LiveClock(timeline.end, rate=clock_rate(timeline))
+
+    # --- time -------------------------------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """One look: what is new, who is there, what has changed."""
+        if self.timeline is None or self._clock is None or self.look is None:
+            return
+        if self.timeline.poll():
+            self._clock.saw(self.timeline.end)
+        self._ask_status()
+        if self.app.screen is self:
+            self.redraw()
+
+    def _ask_status(self) -> None:
+        """From the lock, at most once a second. A worker that ended leaves a session that stands still."""
+        import time
+
+        from llava_tui.session import store
+
+        if self.look is None or self.timeline is None:
+            return
+        now = time.monotonic_ns()
+        if self._status_asked and now - self._status_asked < STATUS_EVERY_S * 1e9:
+            return
+        self._status_asked = now
+        was_live = self.look.live
+        self.look.status = store.status(self.path)
+        if self._clock is not None and was_live != self.look.live:
+            # Its last words may have come after the last poll.
+            self.timeline.poll()
+            if not self._given_clock:
+                self._clock = self._new_clock(self.timeline)
+            self._draw_footer()
+
+    @property
+    def view(self) -> View | None:
+        """The session at the time that is shown; ``None`` while it is being opened."""
+        if self.timeline is None or self._clock is None:
+            return None
+        return self.timeline.at(self._clock.now())
+
+    # --- drawing ----------------------------------------------------------------------------------------------------
+
+    def redraw(self) -> None:
+        """Every part whose drawing may have changed."""
+        view, look = self.view, self.look
+        if view is None or look is None:
+            return
+        from llava_tui.tui.widgets.panels import PANELS, wants
+
+        self._settle_answers(view, look)
+        if self._resize(wants(view, look)):
+            # Sizes are known after the layout.
+            self.call_after_refresh(self.redraw)
+            return
+        for name, (draw, key) in PANELS.items():
+            canvas = self.query_one("#" + name, LineCanvas)
+            width, height = canvas.size
+            if not height or not width:
+                continue
+            new = (width, height, key(view, look))
+            if self._drawn.get(name) == new:
+                continue
+            self._drawn[name] = new
+            canvas.show(draw(view, look, width, height))
+
+    def _resize(self, wants: Wants) -> bool:
+        """Gives every part its lines; whether any changed."""
+        width, height = self.app.size
+        if self._wants == (width, height, wants):
+            return False
+        self._wants = (width, height, wants)
+        lines = arrange(width, height, wants)
+        beside = width >= SIDE_BY_SIDE
+        for name, count in lines.items():
+            canvas = self.query_one("#" + name, LineCanvas)
+            canvas.styles.height = count
+            canvas.display = count > 0
+        texts = self.query_one("#texts", Horizontal)
+        texts.styles.layout = "horizontal" if beside else "vertical"
+        texts.styles.height = lines["log"] if beside else lines["output"] + lines["log"]
+        texts.display = bool(lines["log"] or lines["output"])
+        self._drawn.clear()
+        return True
+
+    def on_resize(self) -> None:
+        """Another size, another arrangement."""
+        if self._wants is not None:
+            self._resize(self._wants[2])
+            self.call_after_refresh(self._after_resize)
+
+    def _after_resize(self) -> None:
+        self._drawn.clear()
+        self._draw_footer()
+        self.redraw()
+
+    def _say(self, part: str, lines: list[Line]) -> None:
+        canvas = self.query_one("#" + part, LineCanvas)
+        canvas.show([fit(line, canvas.size.width) for line in lines])
+
+    def _draw_footer(self) -> None:
+        canvas = self.query_one("#footer", LineCanvas)
+        keys = actions.footer_keys(self.offered(), max(canvas.size.width - 2, 0))
+        line: Line = [(" ", "text")]
+        for index, (key, title) in enumerate(keys):
+            line += [("  " if index else "", "text"), (key, "key"), (" " + title, "dim")]
+        canvas.show([line])
+
+    # --- actions ----------------------------------------------------------------------------------------------------
+
+    @property
+    def live(self) -> bool:
+        """Whether there is a worker to ask."""
+        return self.look is not None and self.look.live
+
+    def offered(self) -> list[actions.Action]:
+        """What can be done now."""
+        return actions.offered(self.live)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Keys of actions that are not offered do nothing."""
+        if action == "act" and parameters:
+            return actions.by_id(str(parameters[0])) in self.offered()
+        return True
+
+    def action_act(self, action: str) -> None:
+        """Does what the table says under that id."""
+        getattr(self, "do_" + action)()
+
+    def do_pause(self) -> None:
+        """Pause, or go on."""
+        view = self.view
+        paused = view is not None and view.state == "paused"
+        self._send("resume" if paused else "pause")
+
+    def do_stop(self) -> None:
+        """Asks first."""
+        self.app.push_screen(
+            Question("Stop the run?", [("y", "after this run", "stop"), ("x", "now", "stop-now")]),
+            self._stop_answered,
+        )
+
+    def _stop_answered(self, verb: str | None) -> None:
+        if verb and self.live:
+            self._send(verb)
+
+    def do_skip(self) -> None:
+        """What remains of the case that is running."""
+        self._send("skip")
+
+    def do_more(self) -> None:
+        """One more round."""
+        self._send("extend", rounds=1)
+
+    def do_case(self) -> None:
+        """The next case's table; after the last, whichever is running."""
+        view, look = self.view, self.look
+        if view is None or look is None:
+            return
+        from llava_tui.analysis.steps import case_ids
+
+        cases = case_ids(view)
+        order = ["", *cases]
+        at = order.index(look.case) if look.case in order else 0
+        look.case = order[(at + 1) % len(order)]
+        self.redraw()
+
+    def do_theme(self) -> None:
+        """The next of our themes."""
+        from llava_tui.tui.theme import DARK, LIGHT, TERMINAL
+
+        order = (DARK, LIGHT, TERMINAL)
+        now = self.app.theme
+        self.app.theme = order[(order.index(now) + 1) % len(order)] if now in order else DARK
+
+    def do_quit(self) -> None:
+        """Leaves; a live run goes on."""
+        message = ""
+        if self.live:
+            message = f"detached: the run goes on; llava-tui attach {self.path.name}"
+        self.app.exit(message=message or None)
+
+    def do_help(self) -> None:
+        """The keys."""
+        self.app.push_screen(HelpOverlay(self.offered()))
+
+    # --- asking the worker ------------------------------------------------------------------------------------------
+
+    def _send(self, verb: str, *, rounds: int = 0) -> None:
+        import time
+
+        from llava_tui.session import control
+        from llava_tui.session.reader import SessionError
+
+        try:
+            command = control.send(self.path, verb, rounds=rounds)
+        except SessionError as error:
+            self._notice(str(error), "error")
+            return
+        self._waiting[command.id] = (verb, time.monotonic_ns())
+        self._notice(f"{verb}: asked")
+
+    def _notice(self, text: str, level: str = "info") -> None:
+        from llava_tui.tui.widgets.look import Notice
+
+        view = self.view
+        if view is not None and self.look is not None:
+            self.look.notices = [*self.look.notices[-20:], Notice(view.t, text, level)]
+            self.redraw()
+
+    def _settle_answers(self, view: View, look: Look) -> None:
+        """Commands that were answered are not waited for; one that is not answered is told of once."""
+        import time
+
+        if not self._waiting:
+            return
+        for id_ in view.answers["id"][-64:]:
+            self._waiting.pop(str(id_), None)
+        late = [id_ for id_, (_, since) in self._waiting.items() if time.monotonic_ns() - since > PATIENCE_S * 1e9]
+        for id_ in late:
+            verb, _ = self._waiting.pop(id_)
+            self._notice(f"{verb}: no answer from the worker yet", "warning")
+
+
+def clock_rate(timeline: Timeline) -> float:
+    """Session seconds a second: a simulated session may run faster or slower than time; as fast as possible (0) says
+    nothing between two events."""
+    if timeline.header.provenance != "simulated":
+        return 1.0
+    scale = timeline.header.plan.get("time_scale", 1.0)
+    return 1.0 / scale if isinstance(scale, (int, float)) and scale > 0 else 0.0

@@ -1,0 +1,42 @@
+"""Every part of the monitor by name: how it is drawn, and what its drawing depends on.
+
+Imported when a session is opened, not before the first paint: numpy takes its time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from llava_tui.tui.widgets import heading, machine, runbar, steps, texts
+from llava_tui.tui.widgets.arrangement import Wants
+from llava_tui.tui.widgets.cells import Line
+from llava_tui.tui.widgets.course import step_paths
+from llava_tui.tui.widgets.look import Look
+
+if TYPE_CHECKING:
+    from llava_tui.session.timeline import View
+
+Draw = Callable[["View", Look, int, int], list[Line]]
+"""(view, look, width, height) → at most ``height`` lines of ``width`` cells."""
+Key = Callable[["View", Look], object]
+"""Equal keys, equal drawings (at one size)."""
+
+PANELS: dict[str, tuple[Draw, Key]] = {
+    "heading": (heading.draw_heading, heading.heading_key),
+    "steps": (steps.draw_steps, steps.steps_key),
+    "run": (runbar.draw_run, runbar.run_key),
+    "machine": (machine.draw_machine, machine.machine_key),
+    "output": (texts.draw_output, texts.output_key),
+    "log": (texts.draw_log, texts.log_key),
+    "transport": (heading.draw_transport, heading.transport_key),
+}
+
+
+def wants(view: View, look: Look) -> Wants:
+    """How many lines the parts would take."""
+    return Wants(
+        steps=steps.rows_wanted(look.table(view)),
+        top_steps=max(len(step_paths(view)), 1),
+        machine=machine.rows_wanted(view),
+    )

@@ -1,0 +1,93 @@
+"""One run as a bar: its stages in proportion, its tokens as ticks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llava_tui.tui.theme import step_style
+from llava_tui.tui.widgets import figures
+from llava_tui.tui.widgets.cells import TEXT, Line, fit, left, right
+from llava_tui.tui.widgets.course import RunCourse, median_wall, run_course, step_paths
+from llava_tui.tui.widgets.look import Look
+from llava_tui.tui.widgets.plots import nice
+
+if TYPE_CHECKING:
+    from llava_tui.session.timeline import View
+
+_LABEL = 11
+_FIGURE = 10
+
+
+def run_key(view: View, look: Look) -> object:
+    """While a run goes on, its bar moves with the time; otherwise with the runs."""
+    return view.t // 10_000_000 if view.current is not None else ("ended", view.runs.n)
+
+
+def draw_run(view: View, look: Look, width: int, height: int) -> list[Line]:
+    """One line: ``run 43  │1│2 vision tower──│prefill───│decode┆┆┆┆┆   │  0.94 s``."""
+    course = run_course(view)
+    if course is None:
+        return [fit([(" this run", "dim")], width)]
+    label = "load" if course.kind == "load" else f"run {course.run}"
+    mark = "▸" if not course.ended else " " if course.outcome == "ok" else "✗"
+    cells = width - _LABEL - _FIGURE
+    titles = {info.path: info.title for info in view.tree}
+    line: Line = [(mark, "live" if not course.ended else "bad"), (left(label, _LABEL - 1), TEXT)]
+    if cells >= 8:
+        line += bar(course, scale(view, course), cells, titles, step_paths(view))
+    took = course.end - course.start
+    line.append((right(figures.duration(took) if course.ended else figures.elapsed(took), _FIGURE), "strong"))
+    return [fit(line, width)]
+
+
+def scale(view: View, course: RunCourse) -> float:
+    """What the whole width stands for, ns: what such a run usually takes, so that the bar grows towards its end."""
+    took = float(max(course.end - course.start, 1))
+    if course.ended:
+        return took
+    usual = median_wall(view, course.case) if course.kind != "load" else None
+    if usual is not None and took <= usual * 1.02:
+        return usual * 1.02
+    # In steps: a bar that is scaled anew at every paint would be painted whole.
+    return float(nice(took))
+
+
+def bar(course: RunCourse, whole: float, cells: int, titles: dict[str, str], steps: list[str]) -> Line:
+    """``cells`` cells: a border and a name at the start of every stage, ticks where tokens came, blank where the run
+    has not come to yet."""
+    glyphs = [" "] * cells
+    names = ["track"] * cells
+    end = min(int((course.end - course.start) / whole * cells), cells)
+    for path, start, stop in course.segments:
+        first = min(max(int((start - course.start) / whole * cells), 0), cells)
+        last = min(max(int((stop - course.start) / whole * cells), first), cells)
+        if first >= cells:
+            continue
+        last = max(last, first + 1)
+        step = path.split(".")[0]
+        index = steps.index(step) if step in steps else None
+        style = "dim" if index is None else step_style(index)
+        for cell in range(first, last):
+            glyphs[cell], names[cell] = "─", style
+        glyphs[first] = "│"
+        label = _name(path, titles, index, last - first - 1)
+        glyphs[first + 1 : first + 1 + len(label)] = label
+    for token in course.tokens:
+        cell = int((token - course.start) / whole * cells)
+        if 0 <= cell < cells and glyphs[cell] == "─":
+            glyphs[cell] = "┆"
+    if not course.segments:
+        glyphs[:end] = "─" * end
+    if end < cells:
+        glyphs[cells - 1] = "│"
+        names[cells - 1] = "track"
+    return [(glyph, name) for glyph, name in zip(glyphs, names, strict=True)]
+
+
+def _name(path: str, titles: dict[str, str], index: int | None, room: int) -> str:
+    """The stage's name where it fits, else its step's number, else nothing. Glyphs of one cell only."""
+    title = titles.get(path, path.rpartition(".")[2].replace("_", " "))
+    if "." in path and len(title) <= room and title.isascii():
+        return title
+    number = "" if index is None else str(index + 1)
+    return number if len(number) <= room else ""

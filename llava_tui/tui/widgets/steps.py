@@ -1,0 +1,207 @@
+"""The steps table: what each step and stage took; while the model loads, how far that is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llava_tui.analysis.steps import UNACCOUNTED, StepRow, StepTable, case_ids
+from llava_tui.tui.theme import step_style
+from llava_tui.tui.widgets import figures, plots
+from llava_tui.tui.widgets.cells import TEXT, Line, fit, join, left, right
+from llava_tui.tui.widgets.course import hinted_segments, running_stage, step_paths
+from llava_tui.tui.widgets.look import Look
+
+if TYPE_CHECKING:
+    from llava_tui.session.timeline import View
+
+# Shown in this order; kept by rank on a narrow screen. Name, heading, cells with the gap before, rank.
+_COLUMNS = (
+    ("last", "last", 10, 1),
+    ("median", "median", 10, 0),
+    ("interval", "95 % interval", 19, 4),
+    ("share", "share", 8, 2),
+    ("bar", "", 9, 6),
+    ("n", "n", 5, 3),
+    ("trend", "trend", 9, 5),
+)
+_LEAST_TITLE = 19
+_ROOMY_TITLE = 31
+"""From here on, prefill and decode say TTFT and tokens a second beside their names."""
+
+
+def layout(width: int) -> dict[str, int]:
+    """Cells of each column, gap included, ``title`` among them; what does not fit is left out."""
+    room = width - _LEAST_TITLE
+    kept: dict[str, int] = {}
+    for name, _, size, _ in sorted(_COLUMNS, key=lambda column: column[3]):
+        if size > room:
+            break
+        kept[name] = size
+        room -= size
+    spare = max(width - _LEAST_TITLE - sum(kept.values()), 0)
+    title = min(_LEAST_TITLE, width)
+    for name, most in (("title", _ROOMY_TITLE), ("bar", 33), ("trend", 21)):
+        size = title if name == "title" else kept.get(name, 0)
+        if not size:
+            continue
+        grown = min(most - size, spare)
+        spare -= grown
+        if name == "title":
+            title += grown
+        else:
+            kept[name] += grown
+    return {"title": title, **kept}
+
+
+def rows_wanted(table: StepTable) -> int:
+    """Lines that show all of it: heading, rows, the line of figures beneath."""
+    return len(table.rows) + 2
+
+
+def steps_key(view: View, look: Look) -> object:
+    """What the drawing depends on, beside its size."""
+    if _loading(view):
+        return ("loading", view.t // 100_000_000)
+    return (view.runs.n, view.trees.n, view.schedules.n, look.case_of(view), running_stage(view), view.state)
+
+
+def draw_steps(view: View, look: Look, width: int, height: int) -> list[Line]:
+    """The table in exactly ``height`` lines: rests of steps, then the figures beneath, then stages give way."""
+    if _loading(view):
+        return _draw_loading(view, width)[:height]
+    table = look.table(view)
+    rows = list(table.rows)
+    figures_line = height > len(rows) + 1
+    if height < len(rows) + 1:
+        rows = [row for row in rows if not row.path.endswith(".rest")]
+        figures_line = height > len(rows) + 1
+    if height < len(rows) + 1:
+        rows = [row for row in rows if row.depth == 0]
+        figures_line = height > len(rows) + 1
+    columns = layout(width)
+    running = running_stage(view)
+    lines = [_heading(view, look, table, columns, width)]
+    steps = {path: index for index, path in enumerate(step_paths(view))}
+    for index, row in enumerate(rows):
+        last = index + 1 == len(rows) or rows[index + 1].depth == 0
+        lines.append(_row(row, table, columns, steps, running, last))
+    if not rows[:-1]:
+        lines = [lines[0], [("  no stages are known yet", "dim")]]
+    if figures_line:
+        lines.append(_figures(table, width))
+    return [fit(line, width) for line in lines[:height]]
+
+
+def _heading(view: View, look: Look, table: StepTable, columns: dict[str, int], width: int) -> Line:
+    cases = case_ids(view)
+    title = " step"
+    if table.case:
+        place = f" {cases.index(table.case) + 1}/{len(cases)}" if table.case in cases and len(cases) > 1 else ""
+        title += f" · {table.case}{place}" + (" (chosen)" if look.case and columns["title"] >= _ROOMY_TITLE else "")
+    line: Line = [(left(title, columns["title"]), "dim")]
+    for name, heading, _, _ in _COLUMNS:
+        if size := columns.get(name):
+            aligned = name in ("bar", "trend")
+            line.append((left(" " + heading, size) if aligned else right(heading, size), "dim"))
+    return line
+
+
+def _row(
+    row: StepRow, table: StepTable, columns: dict[str, int], steps: dict[str, int], running: str, last: bool
+) -> Line:
+    here = bool(running) and (row.path == running or (row.depth == 0 and running.startswith(row.path + ".")))
+    step = row.path.split(".")[0]
+    colour = step_style(steps[step]) if step in steps else "dim"
+    quiet = row.depth > 0 or row.path == UNACCOUNTED
+    style = "dim" if row.path.endswith(".rest") or row.path == UNACCOUNTED else TEXT
+    name = row.title if row.depth else ("· " + row.title if row.path == UNACCOUNTED else row.title)
+    indent = "  " * row.depth + (("└ " if last else "├ ") if row.depth else "")
+    title: Line = [("▸" if here else " ", "live"), (indent, "track"), (name, colour if not row.depth else style)]
+    detail = _detail(row, table)
+    if detail and columns["title"] >= _ROOMY_TITLE:
+        title.append(("  " + detail, "accent"))
+    line = fit(title, columns["title"])
+    summary = row.summary
+    for column, *_ in _COLUMNS:
+        size = columns.get(column)
+        if not size:
+            continue
+        if column == "last":
+            line.append((right(figures.duration(row.last), size), "dim" if quiet else TEXT))
+        elif column == "median":
+            line.append((right(figures.duration(summary.median), size), style if quiet else "strong"))
+        elif column == "interval":
+            line.append((right(figures.interval(summary.low, summary.high, summary.n), size), "dim"))
+        elif column == "share":
+            line.append((right(figures.share(row.share), size), style))
+        elif column == "bar":
+            line.append((" " + plots.bar(row.share, size - 1), colour))
+        elif column == "n":
+            line.append((right(str(summary.n), size), "dim"))
+        elif column == "trend":
+            line.append((" " + plots.trend(row.durations, size - 1), colour))
+    return line
+
+
+def _detail(row: StepRow, table: StepTable) -> str:
+    if row.path == "generate.prefill" and table.ttft.median is not None:
+        return f"TTFT {figures.duration(table.ttft.median)}"
+    if row.path == "generate.decode" and table.tokens_per_second.median is not None:
+        return f"{figures.digits(table.tokens_per_second.median)} tok/s"
+    return ""
+
+
+def _figures(table: StepTable, width: int) -> Line:
+    """What a run comes to, in the field's own words."""
+    if table.n == 0:
+        note = "no measured run yet: statistics begin after the warm-up"
+        return [("  " + note, "dim")]
+    fps = table.frames_per_second.median
+    pairs = [
+        ("run", figures.duration(table.wall.summary.median)),
+        ("TTFT", figures.duration(table.ttft.median)),
+        ("TPOT", figures.duration(table.tpot.median)),
+        ("", f"{figures.digits(table.tokens_per_second.median)} tok/s" if table.tokens_per_second.median else ""),
+        ("ITL p95", figures.duration(table.itl_p95) if table.itl_p95 is not None else ""),
+        ("", f"{figures.digits(fps)} frames/s" if fps else ""),
+    ]  # fmt: skip
+    parts: list[Line] = [[(label + " " if label else "", "dim"), (value, "accent")] for label, value in pairs if value]
+    return [("  ", TEXT), *join(parts, 3, width - 2)]
+
+
+# --- loading --------------------------------------------------------------------------------------------------------
+
+
+def _loading(view: View) -> bool:
+    """Before the first run: nothing to tabulate, but something is going on."""
+    started = view.started
+    return started.n == 0 or (
+        started.n == 1 and int(started["run"][0]) == 0 and view.runs.n <= 1 and view.current is not None
+    )
+
+
+def _draw_loading(view: View, width: int) -> list[Line]:
+    """Each stage of loading with how long it took or has been going on."""
+    began = view.timeline.start
+    state, reason = view.state, ""
+    if view.states.n:
+        row = view.states.row(-1)
+        reason = str(row["reason"])
+    heading = f" {state}" + (f": {reason}" if reason else "")
+    lines: list[Line] = [
+        [(left(heading, min(40, width - 12)), "strong"), (right(figures.elapsed(view.t - began), 12), "accent")]
+    ]
+    segments = hinted_segments(view)
+    for index, (path, start, end) in enumerate(segments):
+        if path == "load":
+            continue
+        going = index + 1 == len(segments)
+        title = path.removeprefix("load.").replace("_", " ")
+        lines.append(
+            [
+                ("▸" if going else "✓", "live" if going else "good"),
+                (left("  " + title, min(39, width - 13)), TEXT if going else "dim"),
+                (right(figures.elapsed(end - start), 12), TEXT if going else "dim"),
+            ]
+        )
+    return [fit(line, width) for line in lines]
