@@ -1,0 +1,432 @@
+"""LLaVA through transformers: frames are images, encoded once, then generated from.
+
+Step 2 calls the model's own ``get_image_features``; step 3 hands what it returned to ``generate()`` as
+``mm_encoder_outputs``, which is what ``generate()`` does by itself, so the tokens are those of a plain call.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import inspect
+import json
+import logging
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from llava_tui import architecture, models
+from llava_tui.events import ModelFacts, StageInfo
+from llava_tui.pipelines import checkpoints
+from llava_tui.pipelines.base import LLAVA_STAGES, PipelineError, Probe, RunResult, stage
+from llava_tui.pipelines.frames import Frames, sample_frames
+from llava_tui.plan import DEMO, Case, Plan
+
+log = logging.getLogger("llava_tui.pipelines")
+
+_FALLBACK_PROMPT = "USER: {images}{prompt} ASSISTANT:"
+_PROJECTORS = ("multi_modal_projector", "connector")
+
+
+class LlavaPipeline:
+    """One LLaVA-like model on one set of inputs (see :class:`llava_tui.pipelines.base.Pipeline`)."""
+
+    stages: tuple[StageInfo, ...] = LLAVA_STAGES
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.model: Any = None
+        self.processor: Any = None
+        self.config: dict[str, Any] = {}
+        self.device: Any = None
+        self._warned: set[str] = set()
+
+    # --- loading ---------------------------------------------------------------------------------------------------
+
+    def load(self, probe: Probe) -> ModelFacts:
+        """Imports the libraries, loads the model and moves it to its device. Raises :class:`PipelineError`."""
+        with stage(probe, "load"):
+            with stage(probe, "load.libraries"):
+                torch, transformers = _import_libraries()
+            probe.check()
+            folder = self._folder()
+            self.device = _device(torch, self.plan.device)
+            probe.check()
+            with stage(probe, "load.weights"):
+                self._load(torch, transformers, str(folder or self.plan.model), local=folder is not None)
+            probe.check()
+            with stage(probe, "load.device"):
+                self.model.to(self.device)
+        return self._facts(torch, folder or models.resolve(self.plan.model))
+
+    def _folder(self) -> Path | None:
+        """Where the model is on this machine; ``None`` if it is to be downloaded."""
+        if self.plan.model == DEMO:
+            return checkpoints.demo_model()
+        try:
+            models.check_model(self.plan.model)
+            folder = models.resolve(self.plan.model)
+        except models.ModelError as error:
+            raise PipelineError(str(error)) from None
+        if folder is None:
+            log.info("%s is not on this machine: downloading it from the hub", self.plan.model)
+        return folder
+
+    def _load(self, torch: Any, transformers: Any, source: str, local: bool) -> None:
+        dtype = self.plan.dtype
+        if dtype == "auto" and self.device.type == "cpu":
+            dtype = "float32"  # half precision is emulated on most CPUs
+        options: dict[str, Any] = {"local_files_only": local}
+        try:
+            self.processor = transformers.AutoProcessor.from_pretrained(source, **options)
+            if self.plan.attention != "auto":
+                options["attn_implementation"] = self.plan.attention
+            self.model = transformers.AutoModelForImageTextToText.from_pretrained(
+                source, dtype=dtype if dtype == "auto" else getattr(torch, dtype), **options
+            ).eval()
+        except (OSError, ValueError, ImportError, KeyError) as error:
+            # In the library's own words: a file or an attention that is missing, a model type that it does not know.
+            raise PipelineError(f"{self.plan.model}: cannot be loaded: {_first_line(error)}") from error
+        self.config = json.loads(self.model.config.to_json_string(use_diff=False))
+        if not callable(getattr(self.model.base_model, "get_image_features", None)) or self._projector() is None:
+            raise PipelineError(
+                f"{self.plan.model}: {self.model.config.model_type} models are not supported yet; "
+                f"use one of: {', '.join(architecture.KNOWN_FAMILIES)}"
+            )
+        self._complete_processor()
+
+    def _complete_processor(self) -> None:
+        """Fills in what older checkpoints' processors leave to be guessed, and pads where decoding needs it."""
+        vision = self.model.config.vision_config
+        if getattr(self.processor, "patch_size", 0) is None:
+            self.processor.patch_size = vision.patch_size
+            self.processor.vision_feature_select_strategy = self.model.config.vision_feature_select_strategy
+            # A class token, which CLIP has and which "default" then drops again.
+            self.processor.num_additional_image_tokens = int("clip" in vision.model_type)
+        tokenizer = self.processor.tokenizer
+        tokenizer.padding_side = "left"
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token
+
+    def _facts(self, torch: Any, folder: Path | None) -> ModelFacts:
+        model = self.model
+        attention = model.config._attn_implementation or "eager"
+        if attention == "sdpa":
+            attention = f"sdpa ({_sdpa_backends(torch)})"
+        return ModelFacts(
+            t=0,
+            name=self.plan.model,
+            model_type=model.config.model_type,
+            parameters=sum(parameter.numel() for parameter in model.parameters()),
+            dtype=str(model.dtype).removeprefix("torch."),
+            device=str(self.device),
+            device_name=_device_name(torch, self.device),
+            attention=attention,
+            context_length=architecture.context_length(self.config),
+            weights_bytes=sum(parameter.numel() * parameter.element_size() for parameter in model.parameters()),
+            revision=folder.name if folder and folder.parent.name == "snapshots" else "",
+            digest=digest(folder) if folder else "",
+            config=self.config,
+            extra={
+                "threads": torch.get_num_threads(),
+                "interop_threads": torch.get_num_interop_threads(),
+                "device_map": {
+                    name: str(place) for name, place in (getattr(model, "hf_device_map", None) or {}).items()
+                },
+                "folder": str(folder or ""),
+            },
+        )
+
+    def check_case(self, case: Case) -> str:
+        """Why ``case`` cannot run, or "". The model is loaded."""
+        image = self._image_token()
+        if image and image in self.plan.prompt:
+            return (
+                f"the prompt contains {image}, which stands for a frame: leave it out, frames are put in by themselves"
+            )
+        text = len(self.processor.tokenizer(self._prompt(case.frames)).input_ids) - case.frames
+        return architecture.overflow(self.config, case.frames, text, case.new_tokens)
+
+    def close(self) -> None:
+        """Frees the model."""
+        self.model = self.processor = None
+        gc.collect()
+        if self.device is not None and self.device.type == "cuda":
+            import torch
+
+            torch.cuda.empty_cache()
+
+    # --- a run -----------------------------------------------------------------------------------------------------
+
+    def run(self, case: Case, inputs: tuple[str, ...], seed: int, probe: Probe) -> RunResult:
+        """One execution: sequence i of the batch is about ``inputs[i % len(inputs)]``."""
+        import torch
+
+        from llava_tui.pipelines.generate import TimedLoop
+
+        torch.manual_seed(seed)
+        with _Watch(self.model, self._vision(), self._projector(), probe) as watch, torch.no_grad():
+            with stage(probe, "frames"), stage(probe, "frames.decode_frames"):
+                clips = self._decode(case, inputs, probe)
+            with stage(probe, "encode"):
+                with stage(probe, "encode.preprocess"):
+                    batch = self._preprocess(case, clips)
+                    counts = self._count(batch)
+                probe.check()
+                with stage(probe, "encode.h2d"):
+                    batch = batch.to(self.device, dtype=self.model.dtype)
+                with watch.encoding():
+                    features = self._encode(batch)
+            with stage(probe, "generate"):
+                loop = TimedLoop(probe, watch.stop_checking)
+                rest = {key: value for key, value in batch.items() if key not in self._pixel_arguments()}
+                self.model.generate(
+                    **rest, mm_encoder_outputs={"image": features}, custom_generate=loop, **self._options(case)
+                )
+                with stage(probe, "generate.detokenize"):
+                    text = self.processor.batch_decode(loop.new_ids, skip_special_tokens=True)
+        return RunResult(
+            token_ids=loop.new_ids,
+            text=text,
+            frames=sum(len(clip.images) for clip in clips),
+            prompt_tokens=counts[0],
+            image_tokens=counts[1],
+            vision_calls=watch.vision_calls,
+            facts={
+                "sampling": ", ".join(sorted({clip.sampling for clip in clips})),
+                "frames_decoded": sum(clip.decoded for clip in clips),
+                "frame_indices": [clip.indices for clip in clips],
+            },
+        )
+
+    def reference(self, case: Case, inputs: tuple[str, ...], probe: Probe) -> list[list[int]]:
+        """New token ids of the library's plain one-shot ``generate()``; nothing of ours is on the model.
+
+        Can be cut short between frames and tokens.
+        """
+        import torch
+        from transformers import StoppingCriteria, StoppingCriteriaList
+
+        class Check(StoppingCriteria):  # type: ignore[misc]
+            def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
+                probe.check()
+                return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
+
+        batch = self._preprocess(case, self._decode(case, inputs, probe)).to(self.device, dtype=self.model.dtype)
+        ids = self.model.generate(**batch, stopping_criteria=StoppingCriteriaList([Check()]), **self._options(case))
+        new: list[list[int]] = ids[:, batch["input_ids"].shape[1] :].tolist()
+        return new
+
+    def _decode(self, case: Case, inputs: tuple[str, ...], probe: Probe) -> list[Frames]:
+        clips = []
+        for sequence in range(case.batch):
+            probe.check()
+            source = inputs[sequence % len(inputs)]
+            clip = sample_frames(source, case.frames, probe.check)
+            if clip.total < case.frames:
+                self._warn(
+                    f"{source} has {clip.total} of the {case.frames} frames asked for: some are used more than once"
+                )
+            if clip.replaced:
+                self._warn(
+                    f"{source}: {len(clip.replaced)} frames cannot be decoded; the nearest later one is used instead"
+                )
+            clips.append(clip)
+        return clips
+
+    def _preprocess(self, case: Case, clips: list[Frames]) -> Any:
+        """The processor's tensors, on the host: ids, mask (batch, prompt), pixels (batch × frames, 3, side, side)."""
+        text = self._prompt(case.frames)
+        bos = self.processor.tokenizer.bos_token
+        return self.processor(
+            images=[image for clip in clips for image in clip.images],
+            text=[text] * len(clips),
+            padding=True,
+            return_tensors="pt",
+            input_data_format="channels_last",
+            # Templates may write the beginning-of-sequence token themselves.
+            add_special_tokens=not (bos and text.startswith(bos)),
+        )
+
+    def _prompt(self, frames: int) -> str:
+        content = [{"type": "image"}] * frames + [{"type": "text", "text": self.plan.prompt}]
+        if getattr(self.processor, "chat_template", None):
+            conversation = [{"role": "user", "content": content}]
+            return str(self.processor.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True))
+        return _FALLBACK_PROMPT.format(images=f"{self._image_token()}\n" * frames, prompt=self.plan.prompt)
+
+    def _count(self, batch: Any) -> tuple[int, int]:
+        """Tokens of the first sequence's prompt, and how many of them are frames."""
+        image = int((batch["input_ids"][0] == self.model.config.image_token_id).sum())
+        return int(batch["attention_mask"][0].sum()), image
+
+    def _encode(self, batch: Any) -> Any:
+        arguments = inspect.signature(self.model.base_model.get_image_features).parameters
+        given = {key: batch[key] for key in arguments if key in batch}
+        return self.model.base_model.get_image_features(**given, return_dict=True)
+
+    def _pixel_arguments(self) -> set[str]:
+        """What ``get_image_features`` takes: ``generate()`` drops the same when it encodes by itself."""
+        return set(inspect.signature(self.model.base_model.get_image_features).parameters)
+
+    def _options(self, case: Case) -> dict[str, Any]:
+        """Greedy and of fixed length: runs compare, and ids can be checked."""
+        return {
+            "do_sample": False,
+            "num_beams": 1,
+            "min_new_tokens": case.new_tokens,
+            "max_new_tokens": case.new_tokens,
+            "use_cache": True,
+            "return_dict_in_generate": False,
+            "pad_token_id": self.processor.tokenizer.pad_token_id,
+        }
+
+    def _vision(self) -> Any:
+        return self.model.get_encoder("image")
+
+    def _projector(self) -> Any:
+        base = self.model.base_model
+        return next((getattr(base, name) for name in _PROJECTORS if hasattr(base, name)), None)
+
+    def _image_token(self) -> str:
+        return str(getattr(self.processor, "image_token", "") or "<image>")
+
+    def _warn(self, text: str) -> None:
+        """Once a session: every run would say the same."""
+        if text not in self._warned:
+            self._warned.add(text)
+            log.warning("%s", text)
+
+
+class _Watch:
+    """Hooks on the model for one run, gone afterwards: which part runs, how often, and where the run may be cut."""
+
+    def __init__(self, model: Any, vision: Any, projector: Any, probe: Probe) -> None:
+        self.vision_calls = 0
+        self._probe = probe
+        self._open: list[str] = []
+        self._encoding = False
+        self._checks: list[Any] = []
+        self._marks: list[Any] = []
+        self._model, self._vision, self._projector = model, vision, projector
+
+    def __enter__(self) -> _Watch:
+        for module, path in ((self._vision, "encode.vision_tower"), (self._projector, "encode.projector")):
+            self._marks.append(module.register_forward_pre_hook(self._begin(path, counted=module is self._vision)))
+            self._marks.append(module.register_forward_hook(self._end(path)))
+        for layer in [*_layers(self._vision), *_layers(self._model.get_decoder())]:
+            self._checks.append(layer.register_forward_pre_hook(lambda *_: self._probe.check()))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._checks + self._marks:
+            handle.remove()
+
+    @contextmanager
+    def encoding(self) -> Iterator[None]:
+        """While this lasts the hooks tell stages; afterwards they only count."""
+        self._encoding = True
+        try:
+            yield
+        finally:
+            self._encoding = False
+            while self._open:  # a run that was cut within a module
+                self._probe.end(self._open.pop())
+
+    def stop_checking(self) -> None:
+        """From here on a check a token is enough: decoding is spared a hook a layer."""
+        for handle in self._checks:
+            handle.remove()
+
+    def _begin(self, path: str, counted: bool) -> Callable[..., None]:
+        def hook(*_: Any) -> None:
+            self.vision_calls += counted
+            if self._encoding:
+                self._open.append(path)
+                self._probe.begin(path)
+
+        return hook
+
+    def _end(self, path: str) -> Callable[..., None]:
+        def hook(*_: Any) -> None:
+            if self._encoding:
+                self._open.remove(path)
+                self._probe.end(path)
+
+        return hook
+
+
+def digest(folder: Path) -> str:
+    """SHA-256 over a model's config, its index, and its weight files' sizes and safetensors headers."""
+    total = hashlib.sha256()
+    for file in [folder / "config.json", *models.weight_files(folder)]:
+        size = file.stat().st_size
+        total.update(f"{file.name}\0{size}\0".encode())
+        with file.open("rb") as stream:
+            if file.suffix == ".json":
+                total.update(stream.read())
+            elif file.suffix == ".safetensors":
+                start = stream.read(8)
+                total.update(start + stream.read(min(struct.unpack("<Q", start)[0], size) if len(start) == 8 else 0))
+    return total.hexdigest()
+
+
+def _layers(module: Any) -> list[Any]:
+    """The blocks of a transformer: the longest list of modules within it."""
+    lists = [child for child in module.modules() if type(child).__name__ == "ModuleList"]
+    return list(max(lists, key=len, default=()))
+
+
+def _import_libraries() -> tuple[Any, Any]:
+    try:
+        import torch
+        import transformers
+        from transformers import AutoModelForImageTextToText, AutoProcessor  # noqa: F401  (lazy: loaded here, not later)
+    except ImportError as error:
+        raise PipelineError(
+            f"profiling a model needs torch and transformers ({_first_line(error)}): pip install 'llava-tui[models]'"
+        ) from None
+    from transformers.utils import logging as library_logging
+
+    library_logging.set_verbosity_error()
+    library_logging.disable_progress_bar()
+    return torch, transformers
+
+
+def _device(torch: Any, wanted: str) -> Any:
+    try:
+        if wanted != "auto":
+            device = torch.device(wanted)
+            torch.empty(1, device=device)
+            return device
+        if torch.accelerator.is_available():
+            return torch.accelerator.current_accelerator()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise PipelineError(
+            f"device {wanted}: cannot be used here: {_first_line(error)}; try --device auto, or cpu"
+        ) from None
+    return torch.device("cpu")
+
+
+def _device_name(torch: Any, device: Any) -> str:
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    return str(device.type).upper()
+
+
+def _sdpa_backends(torch: Any) -> str:
+    backends = torch.backends.cuda
+    enabled = {
+        "flash": backends.flash_sdp_enabled,
+        "mem_efficient": backends.mem_efficient_sdp_enabled,
+        "cudnn": backends.cudnn_sdp_enabled,
+        "math": backends.math_sdp_enabled,
+    }
+    return ", ".join(name for name, is_enabled in enabled.items() if is_enabled()) or "none"
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
