@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from llava_tui.session.timeline import Timeline
 
 __all__ = ["__version__", "open"]
@@ -21,12 +20,4 @@ def open(path: str | Path) -> Timeline:
     """
     from llava_tui.session.timeline import Timeline
 
-    return Timeline.open(path)
-
-
-def __dir__() -> list[str]:
-    return __all__
-
-
-def __getattr__(name: str) -> Any:
-    raise AttributeError(f"module 'llava_tui' has no attribute {name!r}")
+    return Timeline.open(Path(path))

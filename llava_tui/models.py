@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import platformdirs
 
 from llava_tui import architecture
 from llava_tui.plan import DEMO
@@ -20,6 +21,8 @@ from llava_tui.plan import DEMO
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+
+CACHE_VARIABLE = "LLAVA_TUI_CACHE"
 
 
 class ModelError(Exception):
@@ -64,6 +67,11 @@ def hub_cache() -> Path:
     if not home:
         home = str(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface")
     return Path(home).expanduser() / "hub"
+
+
+def cache_folder() -> Path:
+    """Where what is built here is kept: ``LLAVA_TUI_CACHE``, else the user's cache folder."""
+    return Path(os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("llava-tui", appauthor=False))
 
 
 def resolve(model: str) -> Path | None:

@@ -7,7 +7,6 @@ they cost is real.
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -17,13 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import platformdirs
 
+from llava_tui.models import CACHE_VARIABLE, cache_folder
 from llava_tui.pipelines.base import PipelineError
 
 log = logging.getLogger("llava_tui.pipelines")
 
-CACHE_VARIABLE = "LLAVA_TUI_CACHE"
 _MODEL_NAME = "demo-llava-v1"
 _VIDEO_NAME = "demo-clip-v1.mp4"
 """Raise the number whenever what is built changes: an old cache must not pass for the new."""
@@ -161,11 +159,6 @@ def demo_video() -> Path:
     Raises :class:`PipelineError` where it cannot be written.
     """
     return _cached(_VIDEO_NAME, synthesise_video)
-
-
-def cache_folder() -> Path:
-    """Where what is built is kept: ``LLAVA_TUI_CACHE``, else the user's cache folder."""
-    return Path(os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("llava-tui", appauthor=False))
 
 
 def _cached(name: str, build: Callable[[Path], Any]) -> Path:

@@ -1,0 +1,284 @@
+"""The command line: a function a verb. What the verbs do lives in the rooms they call.
+
+Exit codes: 0 done; 2 bad usage or input, one clear line on stderr; 3 the run failed (the session says why);
+130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from llava_tui import __version__
+
+
+class Group(click.Group):
+    """Turns a user's mistake into one line and exit code 2, never a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        from llava_tui.models import ModelError
+        from llava_tui.plan import PlanError
+        from llava_tui.session.reader import SessionError
+
+        try:
+            return super().invoke(ctx)
+        except (PlanError, SessionError, ModelError) as error:
+            _refuse(str(error))
+        except BrokenPipeError:
+            # The reader of our output went away (``| head``): nothing is wrong here.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(0)
+
+
+def _refuse(message: str) -> NoReturn:
+    click.echo(f"llava-tui: {message}", err=True)
+    sys.exit(2)
+
+
+@click.group(cls=Group, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--sessions", metavar="DIR", help="Folder of sessions. [default: $LLAVA_TUI_SESSIONS, ./sessions, user data]"
+)
+@click.version_option(__version__, prog_name="llava-tui")
+@click.pass_context
+def main(ctx: click.Context, sessions: str | None) -> None:
+    """Profile LLaVA-style vision-language models step by step, live in a terminal.
+
+    SESSION is an id, a unique part of one, a path, or @latest.
+    """
+    ctx.obj = sessions
+    if ctx.invoked_subcommand is None:
+        ctx.invoke(list_)
+        click.echo("\nllava-tui demo starts a first run; llava-tui --help lists the commands.")
+
+
+def _folder(ctx: click.Context) -> Path:
+    from llava_tui.session import store
+
+    return store.sessions_folder(ctx.obj)
+
+
+def _find(ctx: click.Context, reference: str) -> Path:
+    from llava_tui.session import store
+
+    return store.find(_folder(ctx), reference)
+
+
+def _screen_options(command: Any) -> Any:
+    for option in (
+        click.option("--low-bandwidth", is_flag=True, help="At most 1 kB/s: one paint a second, no mouse motion."),
+        click.option("--ascii", "ascii_", is_flag=True, help="Draw with ASCII only."),
+        click.option("--fps", type=click.FloatRange(0.1, 60), default=4.0, show_default=True, help="Paints a second."),
+    ):
+        command = option(command)
+    return command
+
+
+def _monitor(path: Path, fps: float, ascii_: bool, low_bandwidth: bool) -> None:
+    from llava_tui.tui.app import run_monitor
+
+    run_monitor(path, fps=fps, ascii=ascii_, low_bandwidth=low_bandwidth)
+
+
+# --- runs ---------------------------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.option("--headless", is_flag=True, help="Print progress lines instead of opening the monitor.")
+@click.option("--json", "json_", is_flag=True, help="With --headless: one JSON document on stdout and nothing else.")
+@click.option("--rounds", type=int, default=5, show_default=True)
+@_screen_options
+@click.pass_context
+def demo(
+    ctx: click.Context, headless: bool, json_: bool, rounds: int, fps: float, ascii_: bool, low_bandwidth: bool
+) -> None:
+    """A small genuine LLaVA, built on this machine, on a synthesised video: no download, no GPU."""
+    from llava_tui.plan import from_dict
+
+    plan = from_dict({"frames": [1, 2, 4], "rounds": rounds, "name": "demo", "new_tokens": [32]})
+    _start(ctx, plan, headless or json_, json_, fps, ascii_, low_bandwidth)
+
+
+@main.command()
+@click.argument("plan_file", required=False, metavar="[PLAN.toml]", type=click.Path(path_type=Path))
+@click.option("--from", "from_", metavar="SESSION", help="Run that session's plan again.")
+@click.option("--pipeline", help="llava or simulated.")
+@click.option("--model", metavar="ID|PATH", help="A folder, a Hugging Face id, or demo.")
+@click.option("--weights", help="pretrained.")
+@click.option(
+    "--input", "inputs", multiple=True, metavar="PATH", help="A video, an image, a folder of frames. Repeatable."
+)
+@click.option("--prompt", metavar="TEXT")
+@click.option("--frames", metavar="1,2,4", help="Sweep axis: frames a video.")
+@click.option("--batch", metavar="1,2", help="Sweep axis: videos a run.")
+@click.option("--new-tokens", metavar="64", help="Sweep axis: tokens to generate.")
+@click.option("--dtype", help="auto, float32, bfloat16 or float16.")
+@click.option("--attention", help="auto, eager, sdpa, flash_attention_2, …")
+@click.option("--device", help="auto, cpu, cuda, cuda:1, …")
+@click.option("--rounds", type=int, help="Measured rounds; each runs every case once, in random order.")
+@click.option("--warmup", type=int, help="Warm-up runs a case, kept out of the statistics.")
+@click.option("--seed", type=int)
+@click.option("--name")
+@click.option("--tag", "tags", multiple=True)
+@click.option("--sample-hz", type=float, help="Telemetry samples a second. [default: 10]")
+@click.option("--simulated-gpu", help="Simulated pipeline: h100 or rtx-4090.")
+@click.option(
+    "--time-scale", type=float, help="Simulated pipeline: real seconds a simulated second; 0: as fast as possible."
+)
+@click.option("--headless", is_flag=True, help="Print progress lines instead of opening the monitor.")
+@click.option("--detach", is_flag=True, help="Start the run, print its id and leave it to itself.")
+@click.option("--json", "json_", is_flag=True, help="One JSON document on stdout and nothing else; implies --headless.")
+@_screen_options
+@click.pass_context
+def run(
+    ctx: click.Context,
+    /,
+    plan_file: Path | None,
+    from_: str | None,
+    headless: bool,
+    detach: bool,
+    json_: bool,
+    fps: float,
+    ascii_: bool,
+    low_bandwidth: bool,
+    **options: Any,
+) -> None:
+    """Profile a model on videos, in a background worker.
+
+    Without --headless the monitor opens on the run; closing it leaves the run going.
+    """
+    from llava_tui.plan import PlanError, from_dict, read_file
+    from llava_tui.session.reader import read_header
+
+    if plan_file is not None and from_ is not None:
+        raise PlanError("give PLAN.toml or --from SESSION, not both")
+    values = read_file(plan_file) if plan_file else read_header(_find(ctx, from_)).plan if from_ else {}
+    values = dict(values) | {name: value for name, value in options.items() if value not in (None, ())}
+    _start(ctx, from_dict(values), headless or json_, json_, fps, ascii_, low_bandwidth, detach=detach)
+
+
+def _start(
+    ctx: click.Context,
+    plan: Any,
+    headless: bool,
+    json_: bool,
+    fps: float,
+    ascii_: bool,
+    low_bandwidth: bool,
+    detach: bool = False,
+) -> None:
+    from llava_tui import preflight
+    from llava_tui.events import Notes
+    from llava_tui.session import launch, store
+
+    plan = preflight.resolve(plan)
+    preflight.check(plan)
+    path = store.create(_folder(ctx), plan.name or plan.slug())
+    worker = launch.launch(path, plan.to_json(), sys.argv)
+    if plan.name or plan.tags:
+        store.set_notes(path, Notes(name=plan.name, tags=plan.tags))
+    if detach:
+        click.echo(path.name)
+        return
+    if headless or not sys.stdout.isatty():
+        from llava_tui.report.progress import follow
+
+        sys.exit(follow(path, worker, json_=json_))
+    _monitor(path, fps, ascii_, low_bandwidth)
+
+
+# --- looking ------------------------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.argument("session", required=False, default="@latest")
+@_screen_options
+@click.pass_context
+def attach(ctx: click.Context, session: str, fps: float, ascii_: bool, low_bandwidth: bool) -> None:
+    """The monitor on a running session; the newest one if none is named."""
+    _monitor(_find(ctx, session), fps, ascii_, low_bandwidth)
+
+
+@main.command(name="open")
+@click.argument("session")
+@_screen_options
+@click.pass_context
+def open_(ctx: click.Context, session: str, fps: float, ascii_: bool, low_bandwidth: bool) -> None:
+    """The monitor on any session, running or ended."""
+    _monitor(_find(ctx, session), fps, ascii_, low_bandwidth)
+
+
+@main.command(name="list")
+@click.option("--json", "json_", is_flag=True, help="One JSON document on stdout.")
+@click.pass_context
+def list_(ctx: click.Context, json_: bool = False) -> None:
+    """The sessions: running ones first, then the newest."""
+    from llava_tui.report import listing
+    from llava_tui.session import store
+
+    folder = _folder(ctx)
+    sessions = store.list_sessions(folder)
+    click.echo(listing.as_json(sessions) if json_ else listing.as_text(sessions, folder), nl=True)
+
+
+@main.command()
+@click.argument("session")
+@click.option("--case", help="Show one case only.")
+@click.option("--json", "json_", is_flag=True, help="One JSON document on stdout.")
+@click.pass_context
+def show(ctx: click.Context, session: str, case: str | None, json_: bool) -> None:
+    """What a session holds: model, plan, and the steps table of each case."""
+    from llava_tui.report import overview
+    from llava_tui.session import store
+    from llava_tui.session.timeline import Timeline
+
+    path = _find(ctx, session)
+    info = store.info(path)
+    timeline = Timeline.open(path)
+    click.echo(overview.as_json(info, timeline, case) if json_ else overview.as_text(info, timeline, case))
+
+
+# --- control ------------------------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.argument("session")
+@click.argument("verb", type=click.Choice(["pause", "resume", "stop", "stop-now", "skip", "repeat", "extend"]))
+@click.option("--case", default="", help="For skip and repeat. [default: the case that is running]")
+@click.option("--rounds", type=int, default=1, show_default=True, help="For extend: how many more.")
+@click.pass_context
+def control(ctx: click.Context, session: str, verb: str, case: str, rounds: int) -> None:
+    """Ask a running session's worker for something, and print its answer."""
+    from llava_tui.report.progress import ask
+
+    sys.exit(ask(_find(ctx, session), verb, case=case, rounds=rounds if verb == "extend" else 0))
+
+
+# --- the machine --------------------------------------------------------------------------------------------------
+
+
+@main.command(name="models")
+@click.argument("folders", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--json", "json_", is_flag=True, help="One JSON document on stdout.")
+def models_(folders: tuple[Path, ...], json_: bool) -> None:
+    """Local checkpoints (Hugging Face cache, and FOLDERS) and presets."""
+    from llava_tui import models
+    from llava_tui.report import listing
+
+    entries = models.scan(folders)
+    click.echo(listing.models_as_json(entries) if json_ else listing.models_as_text(entries))
+
+
+@main.command()
+@click.option("--json", "json_", is_flag=True, help="One JSON document on stdout.")
+@click.pass_context
+def doctor(ctx: click.Context, json_: bool) -> None:
+    """What was found on this machine, and how to mend what is missing."""
+    from llava_tui import doctor as room
+
+    findings = room.examine(_folder(ctx))
+    click.echo(room.as_json(findings) if json_ else room.as_text(findings))

@@ -1,0 +1,66 @@
+"""What can be known to be wrong with a plan before a session exists for it.
+
+Reads configs and opens inputs; loads no model and never imports torch.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import msgspec
+
+from llava_tui.plan import DEMO, Plan, PlanError
+
+MODELS_EXTRA = "profiling a model needs torch, transformers and PyAV: pip install 'llava-tui[models]'"
+
+
+def resolve(plan: Plan) -> Plan:
+    """The plan with paths that exist made absolute, so that it runs from any folder and can be run again."""
+    inputs = tuple(str(Path(path).absolute()) if path != DEMO else path for path in plan.inputs)
+    model = plan.model
+    if plan.pipeline != "simulated" and model != DEMO and Path(model).expanduser().is_dir():
+        model = str(Path(model).expanduser().absolute())
+    return msgspec.structs.replace(plan, inputs=inputs, model=model)
+
+
+def check(plan: Plan) -> None:
+    """Raises :class:`PlanError` or :class:`llava_tui.models.ModelError` with what is wrong and how to mend it."""
+    if plan.pipeline == "simulated":
+        return
+    missing = [name for name in ("torch", "transformers", "av", "PIL") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise PlanError(f"{MODELS_EXTRA} (not found: {', '.join(missing)})")
+    _check_model(plan)
+    _check_inputs(plan)
+
+
+def _check_model(plan: Plan) -> None:
+    if plan.model == DEMO:
+        return
+    from llava_tui import architecture, models
+
+    models.check_model(plan.model)
+    folder = models.resolve(plan.model)
+    if folder is None:
+        return  # a hub id that is not cached: only loading can tell
+    config = models.read_config(folder, plan.model)
+    for case in plan.cases():
+        reason = architecture.overflow(
+            config, case.frames, prompt_tokens=len(plan.prompt) // 4, new_tokens=case.new_tokens
+        )
+        if reason:
+            raise PlanError(f"frames: {reason}")
+
+
+def _check_inputs(plan: Plan) -> None:
+    from llava_tui.pipelines import frames
+    from llava_tui.pipelines.base import PipelineError
+
+    for path in plan.inputs:
+        if path == DEMO:
+            continue
+        try:
+            frames.probe_input(path)
+        except PipelineError as error:
+            raise PlanError(f"input: {error}") from None

@@ -1,0 +1,76 @@
+"""Lists of sessions and of models, as text for a terminal and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from llava_tui import units
+from llava_tui.models import ModelEntry
+from llava_tui.session.reader import safe_text
+from llava_tui.session.store import SessionInfo
+
+MARKS = {"running": "●", "paused": "‖", "finished": "■", "stopped": "□", "failed": "✗", "interrupted": "▲"}
+
+
+def as_text(sessions: Sequence[SessionInfo], folder: Path) -> str:
+    """A line a session; what cannot be read is listed with the reason."""
+    if not sessions:
+        return f"no sessions in {folder}"
+    width = max(len(session.id) for session in sessions)
+    lines = [f"  {'session':<{width}}  {'status':<12}{'runs':>9}  {'length':>8}  model"]
+    for session in sessions:
+        if session.problem or session.header is None:
+            lines.append(f"? {session.id:<{width}}  {safe_text(session.problem)}")
+            continue
+        runs = f"{session.runs_done}/{session.runs_planned}" if session.runs_planned else str(session.runs_done)
+        simulated = "  SIMULATED" if session.header.provenance == "simulated" else ""
+        lines.append(
+            f"{MARKS.get(session.status, ' ')} {session.id:<{width}}  {session.status:<12}{runs:>9}  "
+            f"{units.clock(session.duration_ns):>8}  {safe_text(Path(session.header.model).name)}{simulated}"
+        )
+    return "\n".join(lines)
+
+
+def as_json(sessions: Sequence[SessionInfo]) -> str:
+    """One JSON array."""
+    document = [
+        {
+            "id": session.id,
+            "path": str(session.path),
+            "status": session.status,
+            "reason": session.reason,
+            "problem": session.problem,
+            "duration_ns": session.duration_ns,
+            "runs_done": session.runs_done,
+            "runs_planned": session.runs_planned,
+            "created": session.header.created if session.header else None,
+            "model": session.header.model if session.header else None,
+            "pipeline": session.header.pipeline if session.header else None,
+            "provenance": session.header.provenance if session.header else None,
+            "name": session.notes.name,
+            "tags": session.notes.tags,
+        }
+        for session in sessions
+    ]
+    return msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
+
+
+def models_as_text(entries: Sequence[ModelEntry]) -> str:
+    """A line a model: what it is, how large, and whether its family was tried; a problem stands beneath."""
+    width = max(len(entry.name) for entry in entries)
+    lines = [f"  {'model':<{width}}  {'from':<10} {'family':<24}{'on disk':>9}"]
+    for entry in entries:
+        family = safe_text(f"{entry.model_type} ({entry.family})" if entry.model_type else entry.family)
+        disk = units.size(entry.bytes) if entry.bytes else ""
+        mark = "✗" if entry.problem else " "
+        lines.append(f"{mark} {safe_text(entry.name):<{width}}  {entry.source:<10} {family:<24}{disk:>9}".rstrip())
+        lines += [f"  {'':<{width}}  {safe_text(note)}" for note in (entry.problem, entry.note) if note]
+    return "\n".join(lines)
+
+
+def models_as_json(entries: Sequence[ModelEntry]) -> str:
+    """One JSON array."""
+    return msgspec.json.format(msgspec.json.encode(entries), indent=2).decode()

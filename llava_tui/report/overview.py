@@ -1,0 +1,141 @@
+"""What a session holds, as text for a terminal and as JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from llava_tui import units
+from llava_tui.analysis.statistics import Summary
+from llava_tui.analysis.steps import StepRow, StepTable, case_ids, step_table
+from llava_tui.session.reader import safe_text
+from llava_tui.session.store import SessionInfo
+from llava_tui.session.timeline import Timeline, View
+
+BAR = 20
+"""Cells of a bar that stands for the whole run."""
+
+
+def as_text(info: SessionInfo, timeline: Timeline, case: str | None = None) -> str:
+    """A page: head, then the steps table of each case (or of ``case``)."""
+    view = timeline.now()
+    blocks = ["\n".join(_head(info, timeline, view))]
+    for id_ in [case] if case else case_ids(view):
+        table = step_table(view, id_)
+        blocks.append("\n".join(_table(table)))
+    return "\n\n".join(blocks)
+
+
+def as_json(info: SessionInfo, timeline: Timeline, case: str | None = None) -> str:
+    """One JSON document; times in ns, memory in bytes, ``null`` for what is not known."""
+    view = timeline.now()
+    model = view.model
+    document: dict[str, Any] = {
+        "id": info.id,
+        "path": str(info.path),
+        "status": info.status,
+        "reason": info.reason,
+        "corrupt_lines": timeline.corrupt,
+        "duration_ns": info.duration_ns,
+        "header": info.header,
+        "notes": info.notes,
+        "model": model,
+        "cases": [_case_json(step_table(view, id_)) for id_ in ([case] if case else case_ids(view))],
+    }
+    return msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
+
+
+def _head(info: SessionInfo, timeline: Timeline, view: View) -> list[str]:
+    header = timeline.header
+    watermark = {"simulated": "   SIMULATED: times from a model of the hardware, not from hardware"}.get(
+        header.provenance, "" if header.provenance == "pretrained" else f"   {header.provenance}"
+    )
+    lines = [f"{info.id}  {info.status}{watermark}"]
+    if info.reason:
+        lines.append(f"  reason   {safe_text(info.reason)}")
+    if info.notes.name or info.notes.tags:
+        lines.append(f"  name     {safe_text(' '.join([info.notes.name, *('#' + tag for tag in info.notes.tags)]))}")
+    model = view.model
+    if model is not None:
+        parts = [model.name, f"{model.parameters:,} parameters", model.dtype, model.attention]
+        parts.append(model.device + (f" ({model.device_name})" if model.device_name else ""))
+        lines.append("  model    " + " · ".join(safe_text(part) for part in parts if part))
+    else:
+        lines.append(f"  model    {safe_text(header.model)} (not loaded)")
+    plan = header.plan
+    inputs = ", ".join(safe_text(str(path)) for path in plan.get("inputs", ()))
+    lines.append(f"  input    {inputs}")
+    lines.append(
+        f"  host     {safe_text(header.host.hostname)} · {safe_text(header.host.cpu)} · {header.host.cores} cores"
+    )
+    lines.append(f"  started  {header.created}   lasted {units.clock(info.duration_ns)}   runs {_runs(info)}")
+    if timeline.corrupt:
+        lines.append(f"  warning  {timeline.corrupt} lines could not be read and were left out")
+    return lines
+
+
+def _runs(info: SessionInfo) -> str:
+    return f"{info.runs_done}/{info.runs_planned}" if info.runs_planned else str(info.runs_done)
+
+
+def _table(table: StepTable) -> list[str]:
+    lines = [
+        f"case {table.case}   n {table.n}",
+        f"  {'step':<22}{'median':>10}  {'95 % interval':<22}{'share':>8}  ",
+    ]
+    lines += [_row_text(row) for row in (*table.rows, table.wall)]
+    metrics = [("time to first token", units.duration(table.ttft.median))]
+    if table.itl.n:
+        metrics.append(("time per output token", units.duration(table.tpot.median)))
+        p95 = f" (p95 {units.duration(table.itl_p95)})" if table.itl_p95 is not None else ""
+        metrics.append(("inter-token latency", units.duration(table.itl.median) + p95))
+        metrics.append(("decode", units.number(table.tokens_per_second.median, "tok/s")))
+    metrics.append(("step 1", units.number(table.frames_per_second.median, "frames/s")))
+    lines.append("  " + "   ".join(f"{name} {value}" for name, value in metrics if value != units.UNKNOWN))
+    return lines
+
+
+def _row_text(row: StepRow) -> str:
+    title = "  " * row.depth + row.title
+    bar = "█" * round((row.share or 0) * BAR) if row.path != "wall" else ""
+    return (
+        f"  {title:<22}{units.duration(row.summary.median):>10}  {_interval(row.summary):<22}"
+        f"{units.percent(row.share):>8}  {bar}"
+    ).rstrip()
+
+
+def _interval(summary: Summary) -> str:
+    if summary.n == 0:
+        return units.UNKNOWN
+    if summary.low is None:
+        return f"too few ({summary.n} of 6)"
+    return f"{units.duration(summary.low)} … {units.duration(summary.high)}"
+
+
+def _case_json(table: StepTable) -> dict[str, Any]:
+    return {
+        "case": table.case,
+        "n": table.n,
+        "wall": _summary_json(table.wall.summary),
+        "ttft": _summary_json(table.ttft),
+        "tpot": _summary_json(table.tpot),
+        "itl": _summary_json(table.itl) | {"p95": table.itl_p95},
+        "tokens_per_second": _summary_json(table.tokens_per_second),
+        "frames_per_second": _summary_json(table.frames_per_second),
+        "stages": [
+            {"path": row.path, "title": row.title, "share": row.share} | _summary_json(row.summary)
+            for row in table.rows
+        ],
+    }
+
+
+def _summary_json(summary: Summary) -> dict[str, Any]:
+    return {
+        "n": summary.n,
+        "median": summary.median,
+        "low": summary.low,
+        "high": summary.high,
+        "mad": summary.mad,
+        "last": summary.last,
+    }

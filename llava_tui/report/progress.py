@@ -1,0 +1,124 @@
+"""A running session followed from a command line: progress lines, and the answer to a command."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from llava_tui import units
+from llava_tui.events import FINAL_STATES
+from llava_tui.report import overview
+from llava_tui.session import control, store
+from llava_tui.session.reader import safe_text
+from llava_tui.session.timeline import Timeline, View
+
+POLL_SECONDS = 0.1
+ANSWER_SECONDS = 10.0
+"""A worker answers within 200 ms or one token; a token of a big model on a CPU can take seconds."""
+
+
+class Lines:
+    """Says what is new in a timeline, a line a run. Holds what it has said."""
+
+    def __init__(self, timeline: Timeline, say: Callable[[str], None]) -> None:
+        self._timeline = timeline
+        self._say = say
+        self._states = self._runs = self._log = 0
+
+    def update(self) -> None:
+        view = self._timeline.now()
+        states = [view.states.row(index) for index in range(self._states, view.states.n)]
+        news = [(row["t"], ": ".join(filter(None, (row["state"], safe_text(row["reason"]))))) for row in states]
+        log = [view.log.row(index) for index in range(self._log, view.log.n)]
+        marks = {"info": "", "warning": "warning: ", "error": "error: "}
+        news += [(row["t"], marks[row["level"]] + row["text"]) for row in log if row["level"] in marks]
+        news += [(int(view.runs["t"][index]), _run_line(view, index)) for index in range(self._runs, view.runs.n)]
+        self._states, self._log, self._runs = view.states.n, view.log.n, view.runs.n
+        for t, text in sorted(news, key=lambda line: line[0]):
+            self._say(f"{units.clock(t - self._timeline.start)}  {text}")
+
+
+def _run_line(view: View, index: int) -> str:
+    row = view.runs.row(index)
+    schedule = view.schedule
+    of = f"/{schedule.runs}" if schedule is not None and row["kind"] != "load" else ""
+    what = "load" if row["kind"] == "load" else f"run {row['run']}{of}  {row['kind']:<11} {row['case']}"
+    if row["outcome"] != "ok":
+        return f"{what}  {row['outcome']}: {safe_text(row['reason'])}"
+    mask = view.stages["run"] == row["run"]
+    names = view.stages.names("stage")
+    steps = {
+        names[int(code)]: float(duration)
+        for code, duration in zip(view.stages["stage"][mask], view.stages["duration"][mask], strict=True)
+    }
+    parts = "  ".join(
+        f"{path} {units.duration(value)}" for path, value in steps.items() if "." not in path and path != "load"
+    )
+    return f"{what}  {units.duration(row['wall'])}" + (f"  ({parts})" if parts else "")
+
+
+def follow(path: Path, worker: subprocess.Popen[bytes], *, json_: bool) -> int:
+    """Follows the session until its worker has ended; returns the command's exit code.
+
+    Ctrl+C asks the worker to stop in the middle of its run and waits for it; a second one leaves it to itself.
+    A hang-up only ends the following: the run outlives the terminal.
+    """
+    timeline = Timeline.open(path)
+    say: Callable[[str], None] = (lambda line: None) if json_ else click.echo
+    say(f"session {path}")
+    lines = Lines(timeline, say)
+    interrupted = False
+    while True:
+        try:
+            ended = worker.poll() is not None
+            timeline.poll()
+            lines.update()
+            if ended:
+                break
+            time.sleep(POLL_SECONDS)
+        except KeyboardInterrupt:
+            if interrupted:
+                return 130
+            interrupted = True
+            click.echo("stopping… (ctrl+c again leaves the run to itself)", err=True)
+            control.send(path, "stop-now")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    info = store.info(path)
+    click.echo(overview.as_json(info, timeline) if json_ else "\n" + overview.as_text(info, timeline))
+    if interrupted:
+        return 130
+    if info.status in ("failed", "interrupted"):
+        click.echo(f"llava-tui: the run {info.status}: {safe_text(info.reason) or 'see worker.log'} ({path})", err=True)
+        return 3
+    return 0
+
+
+def ask(path: Path, verb: str, *, case: str, rounds: int) -> int:
+    """Sends one command and waits for the worker's answer; 0 if it was accepted, else 1."""
+    status = store.status(path)
+    if status not in ("running", "paused"):
+        click.echo(f"llava-tui: {path.name} is {status}: there is no worker to {verb}", err=True)
+        return 2
+    timeline = Timeline.open(path)
+    command = control.send(path, verb, case=case, rounds=rounds)
+    deadline = time.monotonic() + ANSWER_SECONDS
+    while True:
+        timeline.poll()
+        answers = timeline.answers
+        for index in range(answers.n):
+            if answers["id"][index] == command.id:
+                accepted = bool(answers["accepted"][index])
+                text = safe_text(answers["text"][index])
+                click.echo(f"{verb}: {'accepted' if accepted else 'refused'}" + (f": {text}" if text else ""))
+                return 0 if accepted else 1
+        state = timeline.now().state
+        if state in FINAL_STATES or time.monotonic() > deadline:
+            why = f"the session is {state}" if state in FINAL_STATES else "the worker has not answered yet"
+            click.echo(f"llava-tui: {verb}: {why}; it was written to {path.name}/control.jsonl", err=True)
+            return 1
+        time.sleep(0.02)

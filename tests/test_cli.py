@@ -1,0 +1,224 @@
+"""The command line as a user meets it: real processes, exit codes, one line for a mistake and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from llava_tui.session import store
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+SIMULATED = ("run", "--pipeline", "simulated", "--model", "llava-1.5-7b", "--frames", "1,2", "--new-tokens", "16")
+FAST = (*SIMULATED, "--time-scale", "0", "--rounds", "6", "--headless")
+HEAVY = ("torch", "torchvision", "transformers", "accelerate", "av", "PIL", "scipy")
+
+
+@pytest.fixture
+def recorded(cli: Cli, sessions: Path) -> Path:
+    assert cli(*FAST).returncode == 0
+    return next(sessions.iterdir())
+
+
+def test_a_headless_run_says_what_happens_and_keeps_it(cli: Cli, sessions: Path) -> None:
+    done = cli(*FAST, "--name", "first", "--tag", "a")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "measuring" in done.stdout
+    assert "SIMULATED" in done.stdout
+    assert done.stdout.count("measured") == 12
+    listed = json.loads(cli("list", "--json").stdout)
+    assert [(entry["status"], entry["name"], entry["provenance"]) for entry in listed] == [
+        ("finished", "first", "simulated")
+    ]
+    shown = json.loads(cli("show", "@latest", "--json").stdout)
+    assert [(case["case"], case["n"]) for case in shown["cases"]] == [("f1-b1-n16", 6), ("f2-b1-n16", 6)]
+    for case in shown["cases"]:
+        shares = {row["path"]: row["share"] for row in case["stages"]}
+        assert sum(share for path, share in shares.items() if "." not in path) == pytest.approx(1, abs=0.01)
+        assert case["ttft"]["low"] <= case["ttft"]["median"] <= case["ttft"]["high"]
+
+
+def test_json_is_one_document_and_nothing_else(cli: Cli) -> None:
+    done = cli(*FAST, "--json")
+    assert json.loads(done.stdout)["status"] == "finished"
+    assert done.stderr == ""
+
+
+def test_a_sessions_plan_runs_again(cli: Cli, sessions: Path, recorded: Path) -> None:
+    again = cli("run", "--from", recorded.name, "--headless", "--json")
+    assert json.loads(again.stdout)["header"]["plan"] == json.loads((recorded / "session.json").read_text())["plan"]
+    assert len(list(sessions.iterdir())) == 2
+
+
+def test_a_plan_file_runs_and_options_override_it(cli: Cli, tmp_path: Path) -> None:
+    plan = tmp_path / "plan.toml"
+    plan.write_text('pipeline = "simulated"\nmodel = "llava-1.5-7b"\nframes = [1, 2]\ntime_scale = 0\nrounds = 2\n')
+    done = json.loads(cli("run", str(plan), "--frames", "3", "--json").stdout)
+    assert [case["case"] for case in done["cases"]] == ["f3-b1-n64"]
+    assert done["cases"][0]["n"] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("run", "--frames", "0", "--pipeline", "simulated"), ("frames", "outside")),
+        (("run", "--frames", "1,two"), ("frames", "1,2,4")),
+        (("run", "--rounds", "0"), ("rounds",)),
+        (("run", "--pipeline", "lava"), ("pipeline", "llava, simulated")),
+        (("run", "absent.toml"), ("absent.toml", "TOML")),
+        (("run", "--from", "absent"), ("absent", "list")),
+        (("run", "--input", "absent.mp4"), ("absent.mp4", "no such file")),
+        (("run", "--model", "./absent"), ("./absent", "no such folder")),
+        (("show", "absent"), ("absent", "list")),
+        (("open", "absent"), ("absent", "list")),
+        (("attach",), ("no session",)),
+        (("control", "absent", "pause"), ("absent",)),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
+)
+def test_a_mistake_is_one_or_two_lines_and_leaves_nothing(
+    cli: Cli, sessions: Path, arguments: tuple[str, ...], words: tuple[str, ...]
+) -> None:
+    done = cli(*arguments)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert 1 <= len(done.stderr.strip().splitlines()) <= 2
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word.lower() in done.stderr.lower()
+    assert list(sessions.iterdir()) == []
+
+
+def test_a_sessions_folder_that_cannot_be_written_says_so(cli: Cli) -> None:
+    done = cli("--sessions", "/proc/llava-tui", *FAST)
+    assert done.returncode == 2
+    assert "/proc/llava-tui" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_ambiguous_session_lists_the_candidates(cli: Cli, sessions: Path, recorded: Path) -> None:
+    assert cli(*FAST).returncode == 0
+    done = cli("show", "llava")
+    assert done.returncode == 2
+    for path in sessions.iterdir():
+        assert path.name in done.stderr
+
+
+def test_a_newer_schema_is_refused_and_listed_with_the_reason(cli: Cli, recorded: Path) -> None:
+    header = json.loads((recorded / "session.json").read_text())
+    (recorded / "session.json").write_text(json.dumps(header | {"schema": [99, 0]}))
+    done = cli("show", recorded.name)
+    assert done.returncode == 2
+    assert "99" in done.stderr
+    listed = cli("list")
+    assert listed.returncode == 0
+    assert recorded.name in listed.stdout
+
+
+@pytest.mark.parametrize("verb", [("list",), ("show", "@latest"), ("list", "--json"), ("models",), ("--help",)])
+def test_looking_never_loads_what_measures(recorded: Path, sessions: Path, verb: tuple[str, ...]) -> None:
+    code = (
+        "import sys\nfrom llava_tui.cli import main\n"
+        "try:\n    main(sys.argv[1:])\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
+        f"print('LOADED', [name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *verb], capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL
+    )
+    assert done.stdout.splitlines()[-1] == "LOADED []", done.stdout + done.stderr
+
+
+def test_a_detached_run_answers_to_control(cli: Cli, sessions: Path) -> None:
+    started = cli(*SIMULATED, "--time-scale", "1", "--rounds", "200", "--detach")
+    id_ = started.stdout.strip()
+    try:
+        assert store.status(sessions / id_) == "running"
+        assert "accepted" in cli("control", id_, "pause").stdout
+        refused = cli("control", id_, "skip", "--case", "no-such-case")
+        assert refused.returncode == 1
+        assert "no-such-case" in refused.stdout
+        assert "accepted" in cli("control", id_, "resume").stdout
+    finally:
+        stopped = cli("control", id_, "stop-now")
+    assert "accepted" in stopped.stdout
+    deadline = time.monotonic() + 10
+    while store.status(sessions / id_) in ("running", "paused"):
+        assert time.monotonic() < deadline, "the worker did not stop"
+        time.sleep(0.05)
+    assert store.status(sessions / id_) == "stopped"
+    late = cli("control", id_, "pause")
+    assert late.returncode == 2
+    assert "stopped" in late.stderr
+
+
+def _started(sessions: Path) -> subprocess.Popen[str]:
+    """A headless run in real time, returned when its first run has begun."""
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "llava_tui",
+            *SIMULATED,
+            "--time-scale",
+            "1",
+            "--rounds",
+            "200",
+            "--headless",
+            *arguments,
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        env=os.environ | {"LLAVA_TUI_SESSIONS": str(sessions)},
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "load " in line:
+            return process
+    raise AssertionError(process.communicate())
+
+
+def test_an_interrupt_stops_the_run_and_keeps_what_there_is(sessions: Path) -> None:
+    process = _started(sessions)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    path = next(sessions.iterdir())
+    assert store.status(path) == "stopped"
+
+
+def test_a_worker_that_is_killed_is_an_interrupted_session_and_exit_code_3(sessions: Path) -> None:
+    process = _started(sessions)
+    path = next(sessions.iterdir())
+    worker = json.loads((path / "session.json").read_text())["pid"]
+    os.kill(worker, signal.SIGKILL)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 3
+    assert path.name in err
+    assert "Traceback" not in err
+    assert store.status(path) == "interrupted"
+
+
+def test_a_reader_that_goes_away_is_no_error(recorded: Path) -> None:
+    command = f"{sys.executable} -m llava_tui show @latest | head -1"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, timeout=60)
+    assert recorded.name in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_doctor_tells_one_page(cli: Cli) -> None:
+    done = cli("doctor", "--json")
+    assert done.returncode == 0
+    findings = {finding["topic"]: finding for finding in json.loads(done.stdout)}
+    assert set(findings) >= {"python", "base", "models extra", "NVML", "terminal", "sessions", "cache"}
+    for finding in findings.values():
+        assert finding["state"] != "missing" or finding["mend"]
