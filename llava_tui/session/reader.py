@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import msgspec
+import numpy as np
 
 from llava_tui import events
 
@@ -19,8 +20,8 @@ HEADER = "session.json"
 NOTES = "notes.json"
 EVENT_STREAMS = "events*.jsonl"
 TELEMETRY_STREAMS = "telemetry*.jsonl"
-CHUNK = 8 << 20
-"""Bytes of a stream that are in memory at a time."""
+CHUNK = 256 << 10
+"""Bytes of a stream that are decoded at a time: what comes of them stays within a core's cache."""
 LINE_LIMIT = 64 << 20
 """A longer line is damage, not an event: it is skipped and counted, so that memory stays bounded."""
 
@@ -201,16 +202,18 @@ class StreamReader:
             self._seen = self._offset + len(tail)
 
     def _decode(self, lines: bytes) -> list[Any]:
-        # One call for the whole chunk, where that gives exactly what a call a line would: every line an object. JSON
-        # allows no raw newline within a string and no "}\n{" within an object, so the counts prove it.
-        n = lines.count(b"\n")
-        if lines[:1] == b"{" and lines[-2:] == b"}\n" and lines.count(b"}\n{") == n - 1:
+        # One call for the whole chunk, where that gives exactly what a call a line would. JSON allows no raw newline
+        # within a string and no "}\n{" within an object: so where every line begins and ends with a brace, no object
+        # spans two, and as many objects as lines means one a line.
+        text = np.frombuffer(lines, np.uint8)
+        ends = np.flatnonzero(text == 10)
+        if lines[:1] == b"{" and (text[ends - 1] == 125).all() and (text[ends[:-1] + 1] == 123).all():
             try:
                 found = self._decoder.decode_lines(lines)
             except (ValueError, RecursionError):
                 pass
             else:
-                if len(found) == n:
+                if len(found) == len(ends):
                     return found
         return [event for line in lines.split(b"\n") if line.strip() for event in self._decode_line(line)]
 

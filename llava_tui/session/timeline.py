@@ -10,7 +10,6 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +126,6 @@ class Timeline:
 
     def _take_in(self, batch: list[Any], source: int) -> None:
         try:
-            newest = max(map(attrgetter("t"), batch))
             # All is converted before any is kept.
             added = [(name, self.tables[name].converted(v, n), n) for name, v, n in rows(batch, self._starts)]
         except OverflowError:
@@ -141,7 +139,9 @@ class Timeline:
             return
         for name, columns, n in added:
             self.tables[name].append(columns, n, source)
-        self._end = newest if self._end is None else max(self._end, newest)
+            if n:
+                newest = int(columns["t"].max())
+                self._end = newest if self._end is None else max(self._end, newest)
 
 
 class _Prefix:
