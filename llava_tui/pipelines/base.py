@@ -107,5 +107,8 @@ class Pipeline(Protocol):
         """Greedy token ids of the library's own plain one-shot ``generate()`` on the same case, untimed, with no hook
         of ours on the model; ``None`` where there is no such thing to check against (simulated)."""
 
+    def detokenize(self, ids: list[int]) -> str:
+        """Text of new token ids, special tokens left out: for those who look on while a run lasts."""
+
     def close(self) -> None:
         """Frees the model."""

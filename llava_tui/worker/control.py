@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -11,6 +12,8 @@ from llava_tui.session.control import CommandReader
 from llava_tui.session.reader import safe_text
 from llava_tui.worker.clock import Clock
 from llava_tui.worker.schedule import Schedule
+
+log = logging.getLogger(__name__)
 
 POLL_NS = 20_000_000
 """Control is looked at this often at most; far below the 200 ms in which an answer is promised."""
@@ -40,6 +43,7 @@ class Control:
         self._lock = threading.Lock()
         self._looked = 0
         self._interrupt = ""
+        self._corrupt = 0
 
     @property
     def ending(self) -> bool:
@@ -61,6 +65,9 @@ class Control:
                 self.stop_now = self._interrupt
             for command in self._reader.read():
                 self._answer(command)
+            if self._reader.corrupt > self._corrupt:
+                bad, self._corrupt = self._reader.corrupt - self._corrupt, self._reader.corrupt
+                log.warning("control: %d line%s ignored: no command", bad, "" if bad == 1 else "s")
 
     def _answer(self, command: Command) -> None:
         handle = {
@@ -141,6 +148,8 @@ class Control:
             return case, f"no case {case!r}; there are {', '.join(self._schedule.cases)}"
         if case in self._schedule.dropped:
             return case, f"{case} takes no further part: {self._schedule.dropped[case]}"
+        if case in self._schedule.skipped:
+            return case, f"{case} is left out already"
         return case, ""
 
 

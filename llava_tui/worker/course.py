@@ -91,9 +91,12 @@ class Course:
         closing()
         if self._sink.lost and final != "failed":
             final, reason = "failed", self._sink.lost
-        with contextlib.suppress(StreamLost):
+        try:
             self._enter(final, reason)
             self._sink.sync()
+        except StreamLost as lost:  # The last word itself did not fit; into the reserve it does.
+            self.state, final = "", "failed"
+            self._enter(final, str(lost))
         return 3 if final == "failed" else 0
 
     def _course(self) -> tuple[str, str]:
@@ -155,7 +158,7 @@ class Course:
             self._clock,
             self._check,
             self._sink.write,
-            getattr(self._pipeline, "detokenize", None),
+            self._pipeline.detokenize,
             allocator_peaks(facts.device),
         )
         return ""

@@ -247,12 +247,17 @@ class TextTail:
             return ""
         self._ids += ids
         before = self._detokenize(self._ids[: self._said])
-        text = self._detokenize(self._ids)
-        pending = len(self._ids) - self._said
-        if text.endswith("\ufffd") and pending < HELD_TOKENS:
-            return ""
-        added = text[len(before) :] if text.startswith(before) else self._detokenize(self._ids[self._said :])
-        self._ids, self._said = self._ids[self._said :], pending
+        for end in range(len(self._ids), max(self._said, len(self._ids) - 4), -1):
+            text = self._detokenize(self._ids[:end])
+            if not text.endswith("\ufffd"):
+                break
+        else:
+            end = len(self._ids)
+            if end - self._said < HELD_TOKENS:
+                return ""
+            text = self._detokenize(self._ids)
+        added = text[len(before) :] if text.startswith(before) else self._detokenize(self._ids[self._said : end])
+        self._ids, self._said = self._ids[self._said :], end - self._said
         return added
 
 

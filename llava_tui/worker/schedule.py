@@ -40,8 +40,8 @@ class Schedule:
         for case in self.cases.values():
             self._pending.extend(Planned("warm-up", case) for _ in range(plan.warmup))
             self._pending.append(Planned("cross-check", case))
-        for round_ in range(plan.rounds):
-            self._pending.extend(Planned("measured", case, round_) for case in plan.round_order(round_))
+        self._ahead = deque(range(plan.rounds))
+        """Rounds whose order is not drawn yet."""
 
     @property
     def active(self) -> list[Case]:
@@ -51,6 +51,11 @@ class Schedule:
     def take(self) -> Planned | None:
         """The next run, counted as done; ``None`` at the end. Before anything else, and until one has succeeded
         (:meth:`cold_started`), a cold start of the first case."""
+        while not self._pending and self._ahead:
+            round_ = self._ahead.popleft()
+            taking_part = self._taking_part()
+            order = self.plan.round_order(round_)
+            self._pending.extend(Planned("measured", case, round_) for case in order if case.id in taking_part)
         if not self._pending:
             return None
         self.done += 1
@@ -71,8 +76,10 @@ class Schedule:
 
     def skip(self, case: str) -> int:
         """Leaves out what remains of a case; returns how many runs that were."""
+        before = self._left()
         self.skipped.add(case)
-        return self._remove(case)
+        self._remove(case)
+        return before - self._left()
 
     def repeat(self, case: str) -> None:
         """One more measured run of the case, as soon as measuring is on, as a round of its own: within a round every
@@ -85,32 +92,30 @@ class Schedule:
     def extend(self, rounds: int) -> None:
         """That many more rounds of every case that takes part."""
         self.rounds += rounds
-        for _ in range(rounds):
-            out = self.dropped.keys() | self.skipped
-            order = self.plan.round_order(self._next_round)
-            self._pending.extend(Planned("measured", case, self._next_round) for case in order if case.id not in out)
-            self._next_round += 1
-
-    def clear(self) -> None:
-        """Nothing more is run."""
-        self._pending.clear()
+        self._ahead.extend(range(self._next_round, self._next_round + rounds))
+        self._next_round += rounds
 
     def event(self, t: int) -> events.Schedule:
         """The schedule as it stands."""
         rule = _count(self.rounds, "round") + (f" and {_count(self._repeats, 'repeat')}" if self._repeats else "")
-        cold = 0 if self._cold_started or self._cold_taken or not self._pending else 1
+        left = self._left()
+        cold = 1 if left and not self._cold_started and not self._cold_taken else 0
         return events.Schedule(
             t=t,
             cases=[events.Case(case.id, case.values()) for case in self.active],
             rounds=self._next_round,
-            runs=self.done + cold + len(self._pending),
+            runs=self.done + cold + left,
             rule=rule,
         )
 
-    def _remove(self, case: str) -> int:
-        before = len(self._pending)
+    def _taking_part(self) -> set[str]:
+        return self.cases.keys() - self.dropped.keys() - self.skipped
+
+    def _left(self) -> int:
+        return len(self._pending) + len(self._ahead) * len(self._taking_part())
+
+    def _remove(self, case: str) -> None:
         self._pending = deque(planned for planned in self._pending if planned.case.id != case)
-        return before - len(self._pending)
 
 
 def inputs_of(plan: Plan, planned: Planned) -> tuple[str, ...]:

@@ -1,0 +1,106 @@
+"""Pipelines and streams that fail to order, for courses run inside the test's own process."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+from typing import Any
+
+from llava_tui.events import Event, ModelFacts
+from llava_tui.pipelines.base import LLAVA_STAGES, RunResult
+from llava_tui.plan import Plan
+from llava_tui.session.control import CommandReader
+from llava_tui.worker.clock import SimulatedClock
+from llava_tui.worker.control import Control
+from llava_tui.worker.course import Course
+from llava_tui.worker.schedule import Schedule
+from llava_tui.worker.sink import EventSink
+
+
+class FakePipeline:
+    """Five tokens, 10 ms a stage; ``faults`` maps (case, nth run of it) to what happens instead."""
+
+    stages = LLAVA_STAGES
+
+    def __init__(self, clock: SimulatedClock, faults: dict[tuple[str, int], Any] | None = None) -> None:
+        self.clock = clock
+        self.faults = faults or {}
+        self.counts: dict[str, int] = {}
+        self.reference_ids: list[list[int]] | None = [[1, 2, 3, 4, 5]]
+        self.vision_calls: int | None = 1
+        self.load_error: Exception | None = None
+        self.refuse: dict[str, str] = {}
+        self.closed = False
+        self.used: list[tuple[str, ...]] = []
+
+    def load(self, probe):
+        if self.load_error is not None:
+            raise self.load_error
+        return ModelFacts(t=0, name="fake", model_type="fake", parameters=1, dtype="float32", device="cpu")
+
+    def check_case(self, case):
+        return self.refuse.get(case.id, "")
+
+    def run(self, case, inputs, seed, probe):
+        self.used.append(inputs)
+        count = self.counts[case.id] = self.counts.get(case.id, 0) + 1
+        probe.begin("generate")
+        probe.begin("generate.decode")
+        for token in range(1, 6):
+            fault = self.faults.get((case.id, count))
+            if token == 3 and fault is not None:
+                if isinstance(fault, BaseException):
+                    raise fault
+                fault()
+            self.clock.advance(10_000_000, probe.check)
+            probe.token([token] * case.batch)
+        probe.end("generate.decode")
+        probe.end("generate")
+        return RunResult([[1, 2, 3, 4, 5]], ["abcde"], vision_calls=self.vision_calls)
+
+    def reference(self, case, inputs, probe):
+        return self.reference_ids
+
+    def detokenize(self, ids):
+        return "".join(chr(96 + token) for token in ids)
+
+    def close(self):
+        self.closed = True
+
+
+class MemoryStream:
+    """A stream in memory; from the ``full_at``-th write on the disk is full once."""
+
+    def __init__(self, full_at: int = -1) -> None:
+        self.events: list[Event] = []
+        self.synced = 0
+        self.full_at = full_at
+
+    def write(self, event: Event) -> None:
+        if self.full_at >= 0 and len(self.events) >= self.full_at:
+            self.full_at = -1
+            raise OSError(errno.ENOSPC, "No space left on device")
+        self.events.append(event)
+
+    def sync(self) -> None:
+        self.synced = len(self.events)
+
+    def close(self) -> None:
+        pass
+
+    def of(self, kind: type) -> list[Any]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+
+def make_course(folder: Path, plan: Plan, stream: MemoryStream, **faults: Any) -> tuple[Course, FakePipeline, Control]:
+    """A course over a fake pipeline on a clock that never sleeps."""
+    clock = SimulatedClock(0)
+    sink = EventSink(stream)  # type: ignore[arg-type]
+    schedule = Schedule(plan)
+    control = Control(CommandReader(folder), sink.write, clock, schedule)
+    pipeline = FakePipeline(clock, **faults)
+
+    def no_exit(code: int) -> None:
+        raise AssertionError("the test's own process")
+
+    return Course(plan, pipeline, sink, clock, control, schedule, end_process=no_exit), pipeline, control
