@@ -15,7 +15,7 @@ import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llava_tui import architecture, models
 from llava_tui.events import ModelFacts, StageInfo
@@ -23,6 +23,9 @@ from llava_tui.pipelines import checkpoints
 from llava_tui.pipelines.base import LLAVA_STAGES, PipelineError, Probe, RunResult, stage
 from llava_tui.pipelines.frames import Frames, sample_frames
 from llava_tui.plan import DEMO, Case, Plan
+
+if TYPE_CHECKING:
+    from llava_tui.pipelines.generate import TimedLoop
 
 log = logging.getLogger("llava_tui.pipelines")
 
@@ -83,12 +86,17 @@ class LlavaPipeline:
             self.processor = transformers.AutoProcessor.from_pretrained(source, **options)
             if self.plan.attention != "auto":
                 options["attn_implementation"] = self.plan.attention
-            self.model = transformers.AutoModelForImageTextToText.from_pretrained(
-                source, dtype=dtype if dtype == "auto" else getattr(torch, dtype), **options
-            ).eval()
-        except (OSError, ValueError, ImportError, KeyError) as error:
+            self.model, loaded = transformers.AutoModelForImageTextToText.from_pretrained(
+                source, dtype=dtype if dtype == "auto" else getattr(torch, dtype), output_loading_info=True, **options
+            )
+        except (torch.OutOfMemoryError, MemoryError):
+            raise
+        except Exception as error:
             # In the library's own words: a file or an attention that is missing, a model type that it does not know.
             raise PipelineError(f"{self.plan.model}: cannot be loaded: {_first_line(error)}") from error
+        if missing := sorted(loaded["missing_keys"]):
+            self._warn(f"{len(missing)} weights are not in the checkpoint and have random values, {missing[0]} for one")
+        self.model.eval()
         self.config = json.loads(self.model.config.to_json_string(use_diff=False))
         if not callable(getattr(self.model.base_model, "get_image_features", None)) or self._projector() is None:
             raise PipelineError(
@@ -149,6 +157,10 @@ class LlavaPipeline:
         text = len(self.processor.tokenizer(self._prompt(case.frames)).input_ids) - case.frames
         return architecture.overflow(self.config, case.frames, text, case.new_tokens)
 
+    def detokenize(self, ids: list[int]) -> str:
+        """Text of new token ids, special tokens left out."""
+        return str(self.processor.decode(ids, skip_special_tokens=True))
+
     def close(self) -> None:
         """Frees the model."""
         self.model = self.processor = None
@@ -181,10 +193,7 @@ class LlavaPipeline:
                     features = self._encode(batch)
             with stage(probe, "generate"):
                 loop = TimedLoop(probe, watch.stop_checking)
-                rest = {key: value for key, value in batch.items() if key not in self._pixel_arguments()}
-                self.model.generate(
-                    **rest, mm_encoder_outputs={"image": features}, custom_generate=loop, **self._options(case)
-                )
+                self._generate(case, batch, features, loop)
                 with stage(probe, "generate.detokenize"):
                     text = self.processor.batch_decode(loop.new_ids, skip_special_tokens=True)
         return RunResult(
@@ -263,13 +272,15 @@ class LlavaPipeline:
         return int(batch["attention_mask"][0].sum()), image
 
     def _encode(self, batch: Any) -> Any:
-        arguments = inspect.signature(self.model.base_model.get_image_features).parameters
-        given = {key: batch[key] for key in arguments if key in batch}
-        return self.model.base_model.get_image_features(**given, return_dict=True)
+        encode = self.model.base_model.get_image_features
+        given = {key: batch[key] for key in inspect.signature(encode).parameters if key in batch}
+        return encode(**given, return_dict=True)
 
-    def _pixel_arguments(self) -> set[str]:
-        """What ``get_image_features`` takes: ``generate()`` drops the same when it encodes by itself."""
-        return set(inspect.signature(self.model.base_model.get_image_features).parameters)
+    def _generate(self, case: Case, batch: Any, features: Any, loop: TimedLoop) -> None:
+        # What went into the features is left out: generate() would encode it again, or refuse it.
+        encoded = inspect.signature(self.model.base_model.get_image_features).parameters
+        rest = {key: value for key, value in batch.items() if key not in encoded}
+        self.model.generate(**rest, mm_encoder_outputs={"image": features}, custom_generate=loop, **self._options(case))
 
     def _options(self, case: Case) -> dict[str, Any]:
         """Greedy and of fixed length: runs compare, and ids can be checked."""
