@@ -6,19 +6,21 @@ import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from rich.console import RenderableType
-from textual._compositor import ChopsUpdate
 from textual.app import App, SystemCommand
 from textual.screen import Screen
 
 from llava_tui.tui import theme
 from llava_tui.tui.screens.monitor import MonitorScreen
-from llava_tui.tui.terminal import Hangup, LeanUpdate, require
+from llava_tui.tui.terminal import Hangup, require, sequences
 
 if TYPE_CHECKING:
+    from textual.geometry import Region
+
     from llava_tui.tui.clock import ViewerClock
+    from llava_tui.tui.widgets.canvas import LineCanvas
 
 
 class LlavaTui(App[None]):
@@ -53,7 +55,7 @@ class LlavaTui(App[None]):
 
     def get_default_screen(self) -> Screen[Any]:
         """The monitor is the first screen: an empty one before it would be laid out and painted for nothing."""
-        return MonitorScreen(self._session, fps=self._fps, page=self._page, clock=self._clock)
+        return MonitorScreen(self._session, fps=self._fps, page=self._page, clock=self._clock, paint=self.paint)
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """The palette: the actions that are offered, then the themes."""
@@ -68,12 +70,24 @@ class LlavaTui(App[None]):
             self.last_words = str(message)
         super().exit(result, return_code)
 
-    def _display(self, screen: Screen[Any], renderable: RenderableType | None) -> None:
-        """Partial updates are written by the cell."""
-        if isinstance(renderable, ChopsUpdate):
-            super()._display(screen, cast("RenderableType", LeanUpdate(renderable)))
-        else:
-            super()._display(screen, renderable)
+    def paint(self, changes: list[tuple[LineCanvas, list[Region]]]) -> None:
+        """Repaints the changed cells of canvases on the screen that is on top, and no other cell.
+
+        Textual's compositor renders every widget between the first and the last change, and rewrites each changed line
+        from its widget's left edge: several times the work and the bytes. What it does later, it does from the same
+        canvases.
+        """
+        driver = self._driver
+        if driver is None or self.is_headless or self._batch_count or self.screen._layout_required:
+            for canvas, regions in changes:
+                canvas.refresh(*regions)
+            return
+        pieces = [piece for canvas, regions in changes for piece in canvas.pieces(regions)]
+        if pieces:
+            self._begin_update()
+            driver.write(sequences(pieces, self.console))
+            self._end_update()
+            driver.flush()
 
 
 def run_monitor(path: Path, *, fps: float = 4, ascii: bool = False, low_bandwidth: bool = False) -> None:

@@ -7,13 +7,14 @@ import select
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import lru_cache
 from types import FrameType
 
-from rich.color import ColorSystem
+from rich.color import Color, ColorSystem
 from rich.console import Console
-from rich.segment import Segment
-from textual._compositor import ChopsUpdate, CompositorUpdate
+from rich.style import Style
+from textual.strip import Strip
 
 GRACE_S = 1.0
 """How long an orderly exit may take once the terminal is gone. Textual's writer may then block for good."""
@@ -34,47 +35,53 @@ def require() -> None:
             )
 
 
-class LeanUpdate(CompositorUpdate):
-    """The cells of an update's spans and no more.
-
-    Textual's own rendering begins every span at the widget's left edge and sets and resets a style around every
-    segment; on a line of 120 cells of which two changed that is some hundred bytes for nothing.
-    """
-
-    def __init__(self, update: ChopsUpdate) -> None:
-        self._update = update
-
-    def render_segments(self, console: Console) -> str:
-        """The raw sequences: a cursor move a span, a style where it changes, one reset at the end."""
-        update = self._update
-        system = None if console.no_color else console._color_system
-        out: list[str] = []
-        current: str | None = None
-        for y, start, end in update.spans:
-            chops = update.chops[y]
-            for stop, (x, strip) in zip(update.chop_ends[y], chops.items(), strict=False):
-                if strip is None or x >= end or stop <= start:
-                    continue
-                piece = strip.crop(max(start - x, 0), min(end, stop) - x)
-                out.append(f"\x1b[{y + 1};{max(start, x) + 1}H")
-                for segment in piece:
-                    if segment.control:
-                        continue
-                    codes = _codes(segment, system)
-                    if codes != current:
-                        out.append(f"\x1b[0;{codes}m" if codes else "\x1b[0m")
-                        current = codes
-                    out.append(segment.text)
-        if current:
-            out.append("\x1b[0m")
-        return "".join(out)
+def sequences(pieces: Iterable[tuple[int, int, Strip]], console: Console) -> str:
+    """What a terminal needs to show each piece, (x, y, cells): a cursor move, and of a style what changes."""
+    system = console._color_system
+    out: list[str] = []
+    now = _PLAIN
+    for x, y, strip in pieces:
+        out.append(f"\x1b[{y + 1};{x + 1}H")
+        for text, style, control in strip:
+            if control:
+                continue
+            new = _PLAIN if style is None or system is None else _codes(style, system)
+            if new != now:
+                out.append(_change(now, new))
+                now = new
+            out.append(text)
+    if now != _PLAIN:
+        out.append("\x1b[0m")
+    return "".join(out)
 
 
-def _codes(segment: Segment, system: ColorSystem | None) -> str:
-    """The SGR parameters of a segment's style."""
-    if segment.style is None or system is None:
-        return "" if segment.style is None else segment.style.without_color._make_ansi_codes(ColorSystem.STANDARD)
-    return segment.style._make_ansi_codes(system)
+_Codes = tuple[str, str, str]
+"""SGR parameters: attributes, foreground, background; "" for the terminal's own."""
+_PLAIN: _Codes = ("", "", "")
+
+
+@lru_cache(1024)
+def _codes(style: Style, system: ColorSystem) -> _Codes:
+    attributes = style.without_color._make_ansi_codes(system)
+    return attributes, _colour(style.color, system, 38), _colour(style.bgcolor, system, 48)
+
+
+def _colour(colour: Color | None, system: ColorSystem, base: int) -> str:
+    if colour is None or colour.is_default:
+        return ""
+    if system is ColorSystem.TRUECOLOR and colour.triplet is not None:
+        # A colour of the 256-colour palette by its number: half the bytes.
+        number = colour.downgrade(ColorSystem.EIGHT_BIT)
+        if number.number is not None and number.get_truecolor() == colour.triplet:
+            return f"{base};5;{number.number}"
+    return ";".join(colour.downgrade(system).get_ansi_codes(foreground=base == 38))
+
+
+def _change(now: _Codes, new: _Codes) -> str:
+    """From one style to the next. What cannot be taken back singly is taken back by a reset."""
+    reset = (now[0] != new[0] and bool(now[0])) or any(a and not b for a, b in zip(now[1:], new[1:], strict=True))
+    parts = ["0", *new] if reset else [b for a, b in zip(now, new, strict=True) if a != b]
+    return f"\x1b[{';'.join(part for part in parts if part)}m"
 
 
 class Hangup:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
+from textual.geometry import Region
 from textual.screen import Screen
 from textual.timer import Timer
 
@@ -25,8 +28,21 @@ if TYPE_CHECKING:
 
 STATUS_EVERY_S = 1.0
 """How often it is asked whether the worker is still there."""
+SLOW = ("steps", "gauges")
+"""Parts that are drawn once a second at most while live: nobody reads sixty figures four times a second."""
+SLOW_WHEN_BRISK = (*SLOW, "run", "output", "log")
+"""Where runs are too short to be watched one by one."""
 PATIENCE_S = 3.0
 """After this long without an answer to a command, that is said."""
+
+
+Paint = Callable[[list[tuple[LineCanvas, list[Region]]]], None]
+
+
+def refresh(changes: list[tuple[LineCanvas, list[Region]]]) -> None:
+    """Has Textual repaint what changed."""
+    for canvas, regions in changes:
+        canvas.refresh(*regions)
 
 
 class MonitorScreen(Screen[None]):
@@ -42,18 +58,28 @@ class MonitorScreen(Screen[None]):
     ]
     AUTO_FOCUS = None
 
-    def __init__(self, path: Path, *, fps: float = 4.0, page: float = 0.25, clock: ViewerClock | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        fps: float = 4.0,
+        page: float = 0.25,
+        clock: ViewerClock | None = None,
+        paint: Paint | None = None,
+    ) -> None:
         """Shows the session in folder ``path``, at most ``fps`` paints a second. ``clock`` is given by tests and
-        replays; otherwise it is live while a worker is there, and the session's end after."""
+        replays; otherwise it is live while a worker is there, and the session's end after. ``paint`` is told what
+        changed, if Textual is not to repaint it."""
         super().__init__()
         self.path = path
         self.timeline: Timeline | None = None
         self.look: Look | None = None
         self._fps = fps
+        self._paint = paint or refresh
         self._page = page
         self._clock = clock
         self._given_clock = clock is not None
-        self._drawn: dict[str, object] = {}
+        self._drawn: dict[str, tuple[object, float]] = {}
         self._wants: tuple[int, int, Wants] | None = None
         self._status_asked = 0
         self._waiting: dict[str, tuple[str, int]] = {}
@@ -64,7 +90,7 @@ class MonitorScreen(Screen[None]):
 
     def compose(self) -> ComposeResult:
         """The parts, top to bottom; :func:`arrange` says how many lines each has."""
-        for name in ("heading", "steps", "run", "machine"):
+        for name in ("heading", "steps", "run", "gauges", "strips"):
             yield LineCanvas(id=name)
         with Horizontal(id="texts"):
             yield LineCanvas(id="output")
@@ -125,12 +151,10 @@ class MonitorScreen(Screen[None]):
             self._clock.saw(self.timeline.end)
         self._ask_status()
         if self.app.screen is self:
-            self.redraw()
+            self.redraw(at_once=False)
 
     def _ask_status(self) -> None:
         """From the lock, at most once a second. A worker that ended leaves a session that stands still."""
-        import time
-
         from llava_tui.session import store
 
         if self.look is None or self.timeline is None:
@@ -157,8 +181,8 @@ class MonitorScreen(Screen[None]):
 
     # --- drawing ----------------------------------------------------------------------------------------------------
 
-    def redraw(self) -> None:
-        """Every part whose drawing may have changed."""
+    def redraw(self, *, at_once: bool = True) -> None:
+        """Every part whose drawing may have changed; without ``at_once``, slow parts wait for their turn."""
         view, look = self.view, self.look
         if view is None or look is None:
             return
@@ -169,16 +193,23 @@ class MonitorScreen(Screen[None]):
             # Sizes are known after the layout.
             self.call_after_refresh(self.redraw)
             return
+        changes: list[tuple[LineCanvas, list[Region]]] = []
+        now = time.monotonic()
+        slow = () if at_once or not look.live else SLOW_WHEN_BRISK if look.brisk(view) else SLOW
         for name, (draw, key) in PANELS.items():
             canvas = self.query_one("#" + name, LineCanvas)
             width, height = canvas.size
             if not height or not width:
                 continue
             new = (width, height, key(view, look))
-            if self._drawn.get(name) == new:
+            old, since = self._drawn.get(name, (None, 0.0))
+            if old == new or (name in slow and old is not None and now - since < 1.0):
                 continue
-            self._drawn[name] = new
-            canvas.show(draw(view, look, width, height))
+            self._drawn[name] = (new, now)
+            if regions := canvas.change(draw(view, look, width, height)):
+                changes.append((canvas, regions))
+        if changes:
+            self._paint(changes)
 
     def _resize(self, wants: Wants) -> bool:
         """Gives every part its lines; whether any changed."""
@@ -220,7 +251,7 @@ class MonitorScreen(Screen[None]):
         line: Line = [(" ", "text")]
         for index, (key, title) in enumerate(keys):
             line += [("  " if index else "", "text"), (key, "key"), (" " + title, "dim")]
-        canvas.show([line])
+        canvas.show([fit(line, canvas.size.width)])
 
     # --- actions ----------------------------------------------------------------------------------------------------
 
@@ -303,8 +334,6 @@ class MonitorScreen(Screen[None]):
     # --- asking the worker ------------------------------------------------------------------------------------------
 
     def _send(self, verb: str, *, rounds: int = 0) -> None:
-        import time
-
         from llava_tui.session import control
         from llava_tui.session.reader import SessionError
 
@@ -326,8 +355,6 @@ class MonitorScreen(Screen[None]):
 
     def _settle_answers(self, view: View, look: Look) -> None:
         """Commands that were answered are not waited for; one that is not answered is told of once."""
-        import time
-
         if not self._waiting:
             return
         for id_ in view.answers["id"][-64:]:

@@ -8,25 +8,26 @@ SIDE_BY_SIDE = 100
 """From this width on, output and log stand beside each other."""
 
 
+PARTS = ("heading", "steps", "run", "gauges", "strips", "output", "log", "transport", "footer")
+
+
 @dataclass(frozen=True, slots=True)
 class Wants:
-    """What there is to show."""
+    """What there is to show, in lines: at the least, and at the most."""
 
-    steps: int = 12
-    """Lines of the whole table, heading and figures included."""
     top_steps: int = 3
     """Steps, without their stages."""
-    machine: int = 6
-    """Lines of the whole machine panel."""
+    steps: tuple[int, int] = (13, 16)
+    """The table, heading and figures included; and with what stages leave of their steps."""
+    gauges: tuple[int, int] = (1, 2)
+    strips: tuple[int, int] = (4, 6)
 
 
 def arrange(width: int, height: int, wants: Wants) -> dict[str, int]:
-    """Lines of each part; they add up to ``height`` wherever that is at least 1.
-
-    Parts: heading, steps, run, machine, output, log, transport, footer.
-    """
+    """Lines of each of :data:`PARTS`. They add up to ``height``; where output and log stand beside each other, they are
+    counted once."""
     beside = width >= SIDE_BY_SIDE
-    lines = dict.fromkeys(("heading", "steps", "run", "machine", "output", "log", "transport", "footer"), 0)
+    lines = dict.fromkeys(PARTS, 0)
     room = max(height, 0)
 
     def grow(part: str, to: int) -> None:
@@ -35,27 +36,33 @@ def arrange(width: int, height: int, wants: Wants) -> dict[str, int]:
         lines[part] += more
         room -= more
 
+    # What matters most comes first.
     grow("heading", 1)
     grow("steps", 1 + wants.top_steps)
     grow("footer", 1)
-    grow("machine", min(2, wants.machine))
+    grow("gauges", 1)
+    grow("strips", 1)
     grow("steps", 2 + wants.top_steps)
     grow("run", 1)
     grow("log", 1)
-    grow("steps", wants.steps)
-    grow("machine", min(4, wants.machine))
+    grow("steps", wants.steps[0])
+    grow("gauges", wants.gauges[0])
+    grow("strips", min(3, wants.strips[0]))
     if beside:
         grow("log", 3)
     else:
         grow("output", 2)
         grow("log", 3)
     grow("transport", 1)
-    grow("machine", wants.machine)
+    grow("strips", wants.strips[0])
+    grow("gauges", wants.gauges[1])
+    if room > wants.strips[1] - wants.strips[0] + 3:
+        grow("strips", wants.strips[1])
+    if room > wants.steps[1] - wants.steps[0] + 3:
+        grow("steps", wants.steps[1])
+    if not beside:
+        grow("output", lines["output"] + room // 2)
+    grow("log", lines["log"] + room)
     if beside:
-        grow("log", height)
         lines["output"] = lines["log"]
-    else:
-        half = room // 2
-        grow("output", lines["output"] + half)
-        grow("log", height)
     return lines

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llava_tui.tui.widgets.course import LOAD, Spans, median_wall
+from llava_tui.tui.widgets.course import LOAD, Spans
 from llava_tui.tui.widgets.figures import clock
 from llava_tui.tui.widgets.plots import nice
 
@@ -40,14 +40,13 @@ class Axis:
         return min(max((self.now - self.start) // self.cell + 1, 0), self.width)
 
 
-def axis_of(view: View, width: int, *, page: float = 0.25) -> Axis:
-    """The window that ends at ``view.t``.
+def axis_of(view: View, width: int, wall: float | None, *, page: float = 0.25) -> Axis:
+    """The window that ends at ``view.t``; ``wall`` is what a run takes, ns.
 
     It moves on by ``page`` of its width at a time, not by cells: between two moves only the newest cells change, which
     is what a slow line can take. It depends on the view alone, so that a replay shows what the live screen showed.
     """
     width = max(width, 1)
-    wall = median_wall(view)
     span = FIRST_NS if wall is None else max(wall * RUNS_SHOWN, LEAST_NS)
     cell = max(int(nice(span / width)), 1)
     origin = view.timeline.start
@@ -85,6 +84,13 @@ def ribbon(spans: Spans, axis: Axis) -> list[int | None]:
         best[better] = code
         most = np.where(better, took, most)
     return [None if code < LOAD else code for code in best.tolist()]
+
+
+def run_starts(view: View, axis: Axis) -> set[int]:
+    """The cells in which a run began."""
+    t = np.asarray(view.started["t"])
+    inside = t[int(np.searchsorted(t, axis.start)) :]
+    return set(((inside - axis.start) // axis.cell).tolist())
 
 
 def ruler(axis: Axis, origin: int) -> str:

@@ -15,7 +15,11 @@ from llava_tui.tui.widgets.cells import TEXT, Line, changed_ranges, fit
 
 
 class LineCanvas(Widget):
-    """Shows the lines given to :meth:`show`; a drawing that did not change paints nothing."""
+    """Shows the lines given to :meth:`show`; a drawing that did not change paints nothing.
+
+    It has neither border nor padding: lines go to the compositor as they are drawn, without the passes that CSS would
+    need, which cost more than the drawing.
+    """
 
     DEFAULT_CSS = "LineCanvas { height: 1; width: 1fr; }"
 
@@ -23,22 +27,29 @@ class LineCanvas(Widget):
         super().__init__(id=id)
         self._lines: list[Line] = []
         self._strips: list[Strip | None] = []
-        self._styles: dict[str, Style] = {}
+        self._named: dict[str, Style] = {}
 
     def on_mount(self) -> None:
         """Follows the theme."""
-        self._styles = styles(self.app.current_theme)
+        self._named = styles(self.app.current_theme)
         self.app.theme_changed_signal.subscribe(self, lambda _: self._restyle())
 
     def _restyle(self) -> None:
-        self._styles = styles(self.app.current_theme)
+        self._named = styles(self.app.current_theme)
         self._strips = [None] * len(self._lines)
         self.refresh()
 
     def show(self, lines: Iterable[Line]) -> list[Region]:
-        """Draws ``lines`` from the top; the rest of the widget is blank. Returns the regions that were repainted."""
+        """:meth:`change`, and the repaint of it."""
+        if regions := self.change(lines):
+            self.refresh(*regions)
+        return regions
+
+    def change(self, lines: Iterable[Line]) -> list[Region]:
+        """Takes ``lines``, each as wide as the widget, from the top; the rest of the widget is blank. Returns the
+        regions that differ from the last drawing, to be repainted by the caller."""
         width, height = self.size
-        drawing = [fit(line, width) for line in lines][:height]
+        drawing = list(lines)[:height]
         drawing += [fit([], width)] * (height - len(drawing))
         regions: list[Region] = []
         for y, line in enumerate(drawing):
@@ -50,9 +61,15 @@ class LineCanvas(Widget):
         self._lines = drawing
         for region in regions:
             self._strips[region.y] = None
-        if regions:
-            self.refresh(*regions)
         return regions
+
+    def pieces(self, regions: Iterable[Region]) -> list[tuple[int, int, Strip]]:
+        """The cells of regions with their place on the screen: (x, y, cells)."""
+        dx, dy = self.region.offset
+        return [
+            (region.x + dx, region.y + dy, self.render_line(region.y).crop(region.x, region.right))
+            for region in regions
+        ]
 
     @property
     def drawn(self) -> list[str]:
@@ -60,16 +77,22 @@ class LineCanvas(Widget):
         return ["".join(text for text, _ in line) for line in self._lines]
 
     def render_line(self, y: int) -> Strip:
-        """The cached strip of line ``y``. Every segment has a style: NO_COLOR's filter needs one."""
+        """The cached strip of line ``y``, filters applied. Every segment has a style: NO_COLOR's filter needs one."""
         width = self.size.width
-        if y >= len(self._lines):
-            return Strip.blank(width, self._style(TEXT))
-        strip = self._strips[y]
+        strip = self._strips[y] if y < len(self._lines) else None
         if strip is None or strip.cell_length != width:
-            strip = Strip([Segment(text, self._style(name)) for text, name in self._lines[y]])
+            line = self._lines[y] if y < len(self._lines) else []
+            strip = Strip([Segment(text, self._style(name)) for text, name in line])
             strip = strip.adjust_cell_length(width, self._style(TEXT))
-            self._strips[y] = strip
+            for line_filter in self.get_line_filters():
+                strip = strip.apply_filter(line_filter, self.background_colors[1])
+            if y < len(self._lines):
+                self._strips[y] = strip
         return strip
 
+    def render_lines(self, crop: Region) -> list[Strip]:
+        """What the compositor asks for."""
+        return [self.render_line(y).crop(crop.x, crop.right) for y in crop.line_range]
+
     def _style(self, name: str) -> Style:
-        return self._styles.get(name) or self._styles.get(TEXT) or Style()
+        return self._named.get(name) or self._named.get(TEXT) or Style()

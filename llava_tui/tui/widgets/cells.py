@@ -20,7 +20,7 @@ TEXT = "text"
 
 def width_of(line: Iterable[Run]) -> int:
     """Cells that a line takes."""
-    return sum(cell_len(text) for text, _ in line)
+    return sum(len(text) if text.isascii() else cell_len(text) for text, _ in line)
 
 
 def plain(text: str) -> str:
@@ -75,14 +75,17 @@ def fit(line: Iterable[Run], width: int, style: str = TEXT) -> Line:
     fitted: Line = []
     room = max(width, 0)
     for text, name in line:
-        if not text:
-            continue
-        size = cell_len(text)
-        if size > room or not text.isprintable() or "\ufe0f" in text:
+        if text.isascii():
+            size = len(text)
+            good = text.isprintable()
+        else:
+            size = cell_len(text)
+            good = text.isprintable() and "\ufe0f" not in text
+        if size > room or not good:
             text = clip(text, room)
             size = cell_len(text)
-            if not text:
-                continue
+        if not text:
+            continue
         if fitted and fitted[-1][1] == name:
             fitted[-1] = (fitted[-1][0] + text, name)
         else:
@@ -96,6 +99,17 @@ def fit(line: Iterable[Run], width: int, style: str = TEXT) -> Line:
         else:
             fitted.append((" " * room, style))
     return fitted
+
+
+def runs(glyphs: Sequence[str], styles: Sequence[str]) -> Line:
+    """A line of single glyphs, one a style, as runs."""
+    line: Line = []
+    start = 0
+    for index in range(1, len(glyphs) + 1):
+        if index == len(glyphs) or styles[index] != styles[start]:
+            line.append(("".join(glyphs[start:index]), styles[start]))
+            start = index
+    return line
 
 
 def join(parts: Sequence[Line], gap: int, width: int) -> Line:
@@ -175,12 +189,16 @@ def changed_ranges(old: Line | None, new: Line) -> list[tuple[int, int]]:
     """Half-open ranges of cells where ``new`` differs from ``old``; whole characters only, near ones merged."""
     if old == new:
         return []
-    after = _cells(new)
     if old is None:
-        return [(0, len(after))] if after else []
-    before = _cells(old)
+        return [(0, width_of(new))] if new else []
+    # Runs that both begin with are the same cells.
+    same = 0
+    while same < len(old) and same < len(new) and old[same] == new[same]:
+        same += 1
+    offset = width_of(new[:same])
+    before, after = _cells(old[same:]), _cells(new[same:])
     if len(before) != len(after):
-        return [(0, len(after))] if after else []
+        return [(0, offset + len(after))] if new else []
     ranges: list[tuple[int, int]] = []
     for index, cell in enumerate(after):
         if cell == before[index]:
@@ -191,10 +209,10 @@ def changed_ranges(old: Line | None, new: Line) -> list[tuple[int, int]]:
             start -= 1
         while end < len(after) and ("" in (before[end][0], after[end][0])):
             end += 1
-        if ranges and start - ranges[-1][1] < MERGE_GAP:
-            ranges[-1] = (ranges[-1][0], max(end, ranges[-1][1]))
+        if ranges and start + offset - ranges[-1][1] < MERGE_GAP:
+            ranges[-1] = (ranges[-1][0], max(end + offset, ranges[-1][1]))
         else:
-            ranges.append((start, end))
+            ranges.append((start + offset, end + offset))
     return ranges
 
 
@@ -203,7 +221,7 @@ def _cells(line: Line) -> list[Run]:
     cells: list[Run] = []
     for text, style in line:
         if text.isascii():
-            cells.extend((char, style) for char in text)
+            cells += [(char, style) for char in text]
             continue
         for char in text:
             size = get_character_cell_size(char)
@@ -223,10 +241,11 @@ def _cells(line: Line) -> list[Run]:
 # --- ASCII ----------------------------------------------------------------------------------------------------------
 
 _ASCII = {
-    "●": "*", "■": "#", "▲": "^", "✗": "x", "‖": "=", "▸": ">", "▶": ">", "·": ".", "…": "~", "—": "-", "–": "-", "━": "=",
-    "─": "-", "╸": "-", "╴": "-", "├": "|", "└": "`", "│": "|", "▕": "|", "▏": "|", "▎": "|", "▍": "|", "▌": "#", "▋": "#",
-    "▊": "#", "▉": "#", "█": "#", "┆": ":", "░": ".", "▒": ":", "▓": "#", "°": "'", "µ": "u", "μ": "u", "×": "x", "⚠": "!",
-    "✓": "+", "≥": ">", "≤": "<", "±": "~", "→": ">", "←": "<", "↑": "^", "↓": "v", "⏎": "<", "╵": "|",
+    "●": "*", "■": "#", "▲": "^", "✗": "x", "‖": "=", "▸": ">", "▶": ">", "·": ".", "…": "~", "—": "-", "–": "-",
+    "━": "=", "─": "-", "╸": "-", "╴": "-", "├": "|", "└": "`", "│": "|", "▕": "|", "▏": "|", "▎": "|", "▍": "|",
+    "▌": "#", "▋": "#", "▊": "#", "▉": "#", "█": "#", "┆": ":", "░": ".", "▒": ":", "▓": "#", "°": "'", "µ": "u",
+    "μ": "u", "×": "x", "⚠": "!", "✓": "+", "≥": ">", "≤": "<", "±": "~", "→": ">", "←": "<", "↑": "^", "↓": "v",
+    "⏎": "<", "╵": "|",
 }  # fmt: skip
 _SHADES = " .:-=+*%#"
 """Braille by the number of its dots."""

@@ -126,10 +126,10 @@ class RunCourse:
     """When tokens were there."""
 
 
-def run_course(view: View) -> RunCourse | None:
-    """The run in progress, else the newest that ended; ``None`` before the first."""
+def run_course(view: View, *, ended: bool = False) -> RunCourse | None:
+    """The run in progress, else (or if ``ended``) the newest that ended; ``None`` before the first."""
     current = view.current
-    if current is not None:
+    if current is not None and not (ended and view.runs.n):
         texts = view.text_hints
         first = int(np.searchsorted(texts["t"], current["t"]))
         mine = np.asarray(texts["run"])[first:] == current["run"]

@@ -64,7 +64,8 @@ def model_facts(view: View) -> str:
         return ""
     short = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
     attention = model.attention.split(":")[0].strip()
-    return " · ".join(fact for fact in (model.device, short.get(model.dtype, model.dtype), attention) if fact)
+    facts = dict.fromkeys((model.device, short.get(model.dtype, model.dtype), attention))
+    return " · ".join(fact for fact in facts if fact)
 
 
 def _case_values(view: View, look: Look) -> list[str]:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from llava_tui.analysis.steps import StepTable, current_case, step_table
+from llava_tui.tui.widgets.course import median_wall
 
 if TYPE_CHECKING:
     from llava_tui.session.timeline import View
+
+DWELL_NS = 10_000_000_000
+BRISK_NS = 1_000_000_000
+
+T = TypeVar("T")
 
 MARKS = {
     "running": ("●", "LIVE", "live"),
@@ -42,7 +49,7 @@ class Look:
     page: float = 0.25
     """By how much of its width the time axis moves on at a time."""
     notices: list[Notice] = field(default_factory=list)
-    _tables: dict[str, tuple[tuple[int, int, int], StepTable]] = field(default_factory=dict)
+    _kept: dict[str, tuple[object, Any]] = field(default_factory=dict)
 
     @property
     def live(self) -> bool:
@@ -50,14 +57,36 @@ class Look:
         return self.status in ("running", "paused")
 
     def case_of(self, view: View) -> str:
-        """The case whose figures are shown."""
-        return self.case or current_case(view)
+        """The case whose figures are shown: the one chosen, else the one that is running. Where runs are short, it is
+        looked up every :data:`DWELL_NS` only: a table that turns to another case twice a second cannot be read."""
+        if self.case:
+            return self.case
+        wall = self.wall(view)
+        if wall is None or wall > DWELL_NS / 2:
+            return current_case(view)
+        origin = view.timeline.start
+        then = view.t - (view.t - origin) % DWELL_NS
+        case = self.once("case", then, lambda: current_case(view.timeline.at(then)))
+        return case or current_case(view)
+
+    def wall(self, view: View) -> float | None:
+        """What the newest runs took, ns."""
+        return self.once("wall", view.runs.n, lambda: median_wall(view))
+
+    def brisk(self, view: View) -> bool:
+        """Whether runs are too short to be watched one by one: then the newest that ended is shown, not the one that
+        goes on."""
+        wall = self.wall(view)
+        return wall is not None and wall < BRISK_NS
 
     def table(self, view: View) -> StepTable:
         """The steps table of that case: worked out again only when a run has ended or the tree changed."""
         case = self.case_of(view)
-        key = (view.runs.n, view.trees.n, id(view.timeline))
-        kept = self._tables.get(case)
-        if kept is None or kept[0] != key:
-            kept = self._tables[case] = (key, step_table(view, case))
-        return kept[1]
+        return self.once("table", (view.runs.n, view.trees.n, case), lambda: step_table(view, case))
+
+    def once(self, name: str, stamp: object, make: Callable[[], T]) -> T:
+        """What ``make`` returns, made again only when ``stamp`` is another than last time."""
+        kept = self._kept.get(name)
+        if kept is None or kept[0] != stamp:
+            kept = self._kept[name] = (stamp, make())
+        return cast("T", kept[1])

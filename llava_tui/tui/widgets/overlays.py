@@ -10,7 +10,7 @@ from textual.screen import ModalScreen
 
 from llava_tui.tui.actions import Action, key_name
 from llava_tui.tui.widgets.canvas import LineCanvas
-from llava_tui.tui.widgets.cells import TEXT, Line, left
+from llava_tui.tui.widgets.cells import TEXT, Line, fit, left
 
 
 def draw_help(actions: list[Action], width: int) -> list[Line]:
@@ -55,7 +55,8 @@ class HelpOverlay(ModalScreen[None]):
         self.call_after_refresh(self._draw)
 
     def _draw(self) -> None:
-        self.query_one(LineCanvas).show(draw_help(self._actions, 76))
+        canvas = self.query_one(LineCanvas)
+        canvas.show([fit(line, canvas.size.width) for line in draw_help(self._actions, 76)])
 
 
 class Question(ModalScreen[str]):
@@ -92,7 +93,8 @@ class Question(ModalScreen[str]):
         line: Line = [(f" {self._question} ", "watermark")]
         for key, title, _ in [*self._answers, ("esc", "no", "")]:
             line += [("  ", TEXT), (key, "key"), (" " + title, TEXT)]
-        self.query_one(LineCanvas).show([line])
+        canvas = self.query_one(LineCanvas)
+        canvas.show([fit(line, canvas.size.width)])
 
     def action_answer(self, result: str) -> None:
         """Closes with the answer."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from llava_tui.tui.widgets import heading, machine, runbar, steps, texts
+from llava_tui.tui.widgets import gauges, heading, runbar, steps, strips, texts
 from llava_tui.tui.widgets.arrangement import Wants
 from llava_tui.tui.widgets.cells import Line
 from llava_tui.tui.widgets.course import step_paths
@@ -26,7 +26,8 @@ PANELS: dict[str, tuple[Draw, Key]] = {
     "heading": (heading.draw_heading, heading.heading_key),
     "steps": (steps.draw_steps, steps.steps_key),
     "run": (runbar.draw_run, runbar.run_key),
-    "machine": (machine.draw_machine, machine.machine_key),
+    "gauges": (gauges.draw_gauges, gauges.gauges_key),
+    "strips": (strips.draw_strips, strips.strips_key),
     "output": (texts.draw_output, texts.output_key),
     "log": (texts.draw_log, texts.log_key),
     "transport": (heading.draw_transport, heading.transport_key),
@@ -36,7 +37,8 @@ PANELS: dict[str, tuple[Draw, Key]] = {
 def wants(view: View, look: Look) -> Wants:
     """How many lines the parts would take."""
     return Wants(
-        steps=steps.rows_wanted(look.table(view)),
         top_steps=max(len(step_paths(view)), 1),
-        machine=machine.rows_wanted(view),
+        steps=steps.rows_wanted(view),
+        gauges=gauges.rows_wanted(view),
+        strips=strips.rows_wanted(view),
     )

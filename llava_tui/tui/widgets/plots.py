@@ -50,14 +50,17 @@ def strip(levels: Sequence[float] | Floats, rows: int = 1) -> list[str]:
 
 
 def trend(values: Sequence[float] | Floats, width: int) -> str:
-    """The newest values, two a cell, oldest left, between their own least and greatest.
+    """The newest values, two a cell, oldest left, between their own least and greatest. When the row is full it goes on
+    from its middle, so that a new value does not move all others.
 
     A spread below 5 % of the median is drawn as if it were 5 %, so that noise does not look like a trend.
     """
     if width <= 0:
         return ""
     array = np.asarray(values, dtype=np.float64)
-    array = array[np.isfinite(array)][-2 * width :]
+    array = array[np.isfinite(array)]
+    if array.size > 2 * width:
+        array = array[-(-(array.size - 2 * width) // width) * width :]
     if array.size == 0:
         return " " * width
     low, high = float(array.min()), float(array.max())

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from llava_tui.tui.theme import step_style
 from llava_tui.tui.widgets import figures
-from llava_tui.tui.widgets.cells import TEXT, Line, fit, left, right
+from llava_tui.tui.widgets.cells import TEXT, Line, fit, left, right, runs
 from llava_tui.tui.widgets.course import RunCourse, median_wall, run_course, step_paths
 from llava_tui.tui.widgets.look import Look
 from llava_tui.tui.widgets.plots import nice
@@ -20,12 +20,14 @@ _FIGURE = 10
 
 def run_key(view: View, look: Look) -> object:
     """While a run goes on, its bar moves with the time; otherwise with the runs."""
-    return view.t // 10_000_000 if view.current is not None else ("ended", view.runs.n)
+    if view.current is None or look.brisk(view):
+        return ("ended", view.runs.n)
+    return view.t // 10_000_000
 
 
 def draw_run(view: View, look: Look, width: int, height: int) -> list[Line]:
     """One line: ``run 43  │1│2 vision tower──│prefill───│decode┆┆┆┆┆   │  0.94 s``."""
-    course = run_course(view)
+    course = run_course(view, ended=look.brisk(view))
     if course is None:
         return [fit([(" this run", "dim")], width)]
     label = "load" if course.kind == "load" else f"run {course.run}"
@@ -34,18 +36,20 @@ def draw_run(view: View, look: Look, width: int, height: int) -> list[Line]:
     titles = {info.path: info.title for info in view.tree}
     line: Line = [(mark, "live" if not course.ended else "bad"), (left(label, _LABEL - 1), TEXT)]
     if cells >= 8:
-        line += bar(course, scale(view, course), cells, titles, step_paths(view))
+        line += bar(course, scale(view, look, course), cells, titles, step_paths(view))
     took = course.end - course.start
     line.append((right(figures.duration(took) if course.ended else figures.elapsed(took), _FIGURE), "strong"))
     return [fit(line, width)]
 
 
-def scale(view: View, course: RunCourse) -> float:
+def scale(view: View, look: Look, course: RunCourse) -> float:
     """What the whole width stands for, ns: what such a run usually takes, so that the bar grows towards its end."""
     took = float(max(course.end - course.start, 1))
     if course.ended:
         return took
-    usual = median_wall(view, course.case) if course.kind != "load" else None
+    usual = None
+    if course.kind != "load":
+        usual = look.once("usual", (view.runs.n, course.case), lambda: median_wall(view, course.case))
     if usual is not None and took <= usual * 1.02:
         return usual * 1.02
     # In steps: a bar that is scaled anew at every paint would be painted whole.
@@ -81,7 +85,7 @@ def bar(course: RunCourse, whole: float, cells: int, titles: dict[str, str], ste
     if end < cells:
         glyphs[cells - 1] = "│"
         names[cells - 1] = "track"
-    return [(glyph, name) for glyph, name in zip(glyphs, names, strict=True)]
+    return runs(glyphs, names)
 
 
 def _name(path: str, titles: dict[str, str], index: int | None, room: int) -> str:

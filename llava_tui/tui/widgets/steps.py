@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from llava_tui.analysis.steps import UNACCOUNTED, StepRow, StepTable, case_ids
 from llava_tui.tui.theme import step_style
 from llava_tui.tui.widgets import figures, plots
-from llava_tui.tui.widgets.cells import TEXT, Line, fit, join, left, right
+from llava_tui.tui.widgets.cells import TEXT, Line, Run, fit, join, left, right
 from llava_tui.tui.widgets.course import hinted_segments, running_stage, step_paths
 from llava_tui.tui.widgets.look import Look
 
@@ -53,9 +53,12 @@ def layout(width: int) -> dict[str, int]:
     return {"title": title, **kept}
 
 
-def rows_wanted(table: StepTable) -> int:
-    """Lines that show all of it: heading, rows, the line of figures beneath."""
-    return len(table.rows) + 2
+def rows_wanted(view: View) -> tuple[int, int]:
+    """Lines that show it without what the stages leave of their steps, and with that: heading, unaccounted and figures
+    included."""
+    paths = [info.path for info in view.tree if info.path.split(".")[0] != "load"]
+    rests = len({path.split(".")[0] for path in paths if "." in path})
+    return len(paths) + 3, len(paths) + 3 + rests
 
 
 def steps_key(view: View, look: Look) -> object:
@@ -66,30 +69,43 @@ def steps_key(view: View, look: Look) -> object:
 
 
 def draw_steps(view: View, look: Look, width: int, height: int) -> list[Line]:
-    """The table in exactly ``height`` lines: rests of steps, then the figures beneath, then stages give way."""
+    """The table in at most ``height`` lines: first the rests of steps give way, then the figures, then the stages."""
     if _loading(view):
         return _draw_loading(view, width)[:height]
     table = look.table(view)
     rows = list(table.rows)
-    figures_line = height > len(rows) + 1
-    if height < len(rows) + 1:
+    if height < len(rows) + 2:
         rows = [row for row in rows if not row.path.endswith(".rest")]
-        figures_line = height > len(rows) + 1
     if height < len(rows) + 1:
         rows = [row for row in rows if row.depth == 0]
-        figures_line = height > len(rows) + 1
+    figures_line = height > len(rows) + 1
     columns = layout(width)
     running = running_stage(view)
-    lines = [_heading(view, look, table, columns, width)]
     steps = {path: index for index, path in enumerate(step_paths(view))}
-    for index, row in enumerate(rows):
-        last = index + 1 == len(rows) or rows[index + 1].depth == 0
-        lines.append(_row(row, table, columns, steps, running, last))
-    if not rows[:-1]:
-        lines = [lines[0], [("  no stages are known yet", "dim")]]
-    if figures_line:
-        lines.append(_figures(table, width))
-    return [fit(line, width) for line in lines[:height]]
+
+    def body() -> list[Line]:
+        """Lines but for the mark in front: they change when a run has ended, the mark many times a run."""
+        lines: list[Line] = []
+        for index, row in enumerate(rows):
+            last = index + 1 == len(rows) or rows[index + 1].depth == 0
+            lines.append(fit(_row(row, table, columns, steps, last), width - 1))
+        if not rows[:-1]:
+            lines = [fit([(" no stages are known yet", "dim")], width - 1)]
+        if figures_line:
+            lines.append(fit(_figures(table, width - 1), width - 1))
+        return lines
+
+    lines = look.once("steps", (view.runs.n, view.trees.n, table.case, width, height), body)
+    heading = fit(_heading(view, look, table, columns, width), width)
+    marks = [_mark(row, running) for row in rows]
+    marks += [(" ", TEXT)] * (len(lines) - len(marks))
+    return [heading, *([mark, *line] for mark, line in zip(marks, lines, strict=False))][:height]
+
+
+def _mark(row: StepRow, running: str) -> Run:
+    """Whether the row's step or stage is going on."""
+    here = bool(running) and (row.path == running or (row.depth == 0 and running.startswith(row.path + ".")))
+    return ("▸", "live") if here else (" ", TEXT)
 
 
 def _heading(view: View, look: Look, table: StepTable, columns: dict[str, int], width: int) -> Line:
@@ -97,7 +113,9 @@ def _heading(view: View, look: Look, table: StepTable, columns: dict[str, int], 
     title = " step"
     if table.case:
         place = f" {cases.index(table.case) + 1}/{len(cases)}" if table.case in cases and len(cases) > 1 else ""
-        title += f" · {table.case}{place}" + (" (chosen)" if look.case and columns["title"] >= _ROOMY_TITLE else "")
+        room = columns["title"] - len(table.case) - len(place)
+        title = f" step · {table.case}{place}" if room >= 8 else f" {table.case}{place}"
+        title += " (chosen)" if look.case and room >= 17 else ""
     line: Line = [(left(title, columns["title"]), "dim")]
     for name, heading, _, _ in _COLUMNS:
         if size := columns.get(name):
@@ -106,21 +124,18 @@ def _heading(view: View, look: Look, table: StepTable, columns: dict[str, int], 
     return line
 
 
-def _row(
-    row: StepRow, table: StepTable, columns: dict[str, int], steps: dict[str, int], running: str, last: bool
-) -> Line:
-    here = bool(running) and (row.path == running or (row.depth == 0 and running.startswith(row.path + ".")))
+def _row(row: StepRow, table: StepTable, columns: dict[str, int], steps: dict[str, int], last: bool) -> Line:
     step = row.path.split(".")[0]
     colour = step_style(steps[step]) if step in steps else "dim"
     quiet = row.depth > 0 or row.path == UNACCOUNTED
     style = "dim" if row.path.endswith(".rest") or row.path == UNACCOUNTED else TEXT
     name = row.title if row.depth else ("· " + row.title if row.path == UNACCOUNTED else row.title)
     indent = "  " * row.depth + (("└ " if last else "├ ") if row.depth else "")
-    title: Line = [("▸" if here else " ", "live"), (indent, "track"), (name, colour if not row.depth else style)]
+    title: Line = [(indent, "track"), (name, colour if not row.depth else style)]
     detail = _detail(row, table)
     if detail and columns["title"] >= _ROOMY_TITLE:
         title.append(("  " + detail, "accent"))
-    line = fit(title, columns["title"])
+    line = fit(title, columns["title"] - 1)
     summary = row.summary
     for column, *_ in _COLUMNS:
         size = columns.get(column)
@@ -155,7 +170,7 @@ def _figures(table: StepTable, width: int) -> Line:
     """What a run comes to, in the field's own words."""
     if table.n == 0:
         note = "no measured run yet: statistics begin after the warm-up"
-        return [("  " + note, "dim")]
+        return [(" " + note, "dim")]
     fps = table.frames_per_second.median
     pairs = [
         ("run", figures.duration(table.wall.summary.median)),
@@ -166,7 +181,7 @@ def _figures(table: StepTable, width: int) -> Line:
         ("", f"{figures.digits(fps)} frames/s" if fps else ""),
     ]  # fmt: skip
     parts: list[Line] = [[(label + " " if label else "", "dim"), (value, "accent")] for label, value in pairs if value]
-    return [("  ", TEXT), *join(parts, 3, width - 2)]
+    return [(" ", TEXT), *join(parts, 3, width - 1)]
 
 
 # --- loading --------------------------------------------------------------------------------------------------------

@@ -21,12 +21,12 @@ _MOST = 20_000
 
 def output_key(view: View, look: Look) -> object:
     """The text grows with the hints and is replaced at a run's end."""
-    return (view.text_hints.n, view.runs.n, view.started.n)
+    return (0 if look.brisk(view) else view.text_hints.n, view.runs.n, view.started.n)
 
 
 def draw_output(view: View, look: Look, width: int, height: int) -> list[Line]:
-    """The end of what the run in progress has said, else of what the newest run said; with a cursor while it speaks."""
-    text, speaking = output_of(view)
+    """The end of what the run in progress has said, else of what the newest said; with a cursor while it speaks."""
+    text, speaking = output_of(view, ended=look.brisk(view))
     room = width - _LABEL - 1
     lines = wrap(text[-_MOST:], room - 1) if room > 1 else []
     if speaking:
@@ -41,9 +41,9 @@ def draw_output(view: View, look: Look, width: int, height: int) -> list[Line]:
     return drawn
 
 
-def output_of(view: View) -> tuple[str, bool]:
-    """The text, and whether it is still growing."""
-    current = view.current
+def output_of(view: View, *, ended: bool = False) -> tuple[str, bool]:
+    """The text, and whether it is still growing; with ``ended``, of a run that ended."""
+    current = None if ended else view.current
     if current is not None:
         hints = view.text_hints
         first = int(np.searchsorted(hints["t"], current["t"]))
@@ -101,9 +101,9 @@ def log_entries(view: View, look: Look, count: int) -> list[tuple[int, str, str]
         entries.append((int(row["t"]), "info" if row["accepted"] else "warning", f"{row['verb']}: {said}"))
     for index in range(max(view.states.n - count, 0), view.states.n):
         row = view.states.row(index)
-        if row["reason"]:
-            level = "error" if row["state"] == "failed" else "info"
-            entries.append((int(row["t"]), level, f"{row['state']}: {row['reason']}"))
+        level = "error" if row["state"] == "failed" else "info"
+        reason = f": {row['reason']}" if row["reason"] else ""
+        entries.append((int(row["t"]), level, f"{row['state']}{reason}"))
     runs = view.runs
     bad = np.flatnonzero(~runs.where(outcome="ok"))[-count:]
     for index in bad.tolist():

@@ -1,0 +1,142 @@
+"""The machine in figures: a line a GPU, a line of the host; where there is no figure, the reason."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from llava_tui.tui.widgets import figures
+from llava_tui.tui.widgets.cells import TEXT, Line, clip, fit, join, right
+from llava_tui.tui.widgets.look import Look
+
+if TYPE_CHECKING:
+    from llava_tui.events import GpuDevice
+    from llava_tui.session.timeline import View
+
+THROTTLE = (
+    (0x40, "thermal throttling", "bad"),
+    (0x20, "thermal throttling", "bad"),
+    (0x80, "power brake", "bad"),
+    (0x08, "hardware slowdown", "bad"),
+    (0x04, "power cap", "warn"),
+)
+"""NVML's clocks-event reasons that slow a run down."""
+
+
+def gpus(view: View) -> list[int]:
+    """The GPUs that were found, by index."""
+    return sorted(view.devices)
+
+
+def rows_wanted(view: View) -> tuple[int, int]:
+    """Lines at the least and at the most. Without a GPU the host is what there is to see."""
+    found = len(gpus(view))
+    return (1, found + bool(view.host.n)) if found else (2, 2)
+
+
+def gauges_key(view: View, look: Look) -> object:
+    """Readings, and what there is to read from."""
+    return (view.samples.n, view.host.n, view.absences.n, len(view.devices))
+
+
+def draw_gauges(view: View, look: Look, width: int, height: int) -> list[Line]:
+    """The GPUs in order, then the host."""
+    lines = [_gpu_line(view, gpu, width) for gpu in gpus(view)[:height]] or [_no_gpu_line(view, width)]
+    if len(lines) < height and (view.host.n or not gpus(view)):
+        lines.append(_host_line(view, width))
+    return lines[:height]
+
+
+def _newest(view: View, gpu: int) -> dict[str, Any] | None:
+    samples = view.samples
+    for index in range(samples.n - 1, max(samples.n - 257, -1), -1):
+        if int(samples["gpu"][index]) == gpu:
+            return samples.row(index)
+    return None
+
+
+def _gpu_line(view: View, gpu: int, width: int) -> Line:
+    device = view.devices[gpu]
+    name = _short_name(device)
+    reasons = view.absent(gpu)
+    start: Line = [(f" GPU {gpu} ", TEXT), (name, "strong")]
+    if "*" in reasons:
+        return join([start, [(f"✗ {reasons['*']}", "bad")]], 2, width)
+    row = _newest(view, gpu) or {}
+    total = device.memory_total
+    used, mine = row.get("memory_used"), row.get("worker_memory")
+    memory: Line = [("mem ", "dim"), (right(figures.gib(used), 5), TEXT), (f"/{figures.gib(total)} GiB", "dim")]
+    if mine is not None:
+        memory.append((f" (run {figures.gib(mine)})", "dim"))
+    power, limit = row.get("power_mw"), row.get("power_limit_mw")
+    watts = figures.NONE if power is None else f"{power / 1000:.0f}"
+    most = "" if limit is None else f"/{limit / 1000:.0f}"
+    temperature, sm = row.get("temperature_c"), row.get("sm_clock_mhz")
+    parts: list[Line] = [start, [("util ", "dim"), (right(figures.percent(row.get("utilization")), 5), TEXT)], memory]
+    if slowed := _throttle(row.get("throttle")):
+        parts.append([("⚠ " + slowed[0], slowed[1])])
+    parts += [
+        [(right(watts, 3), TEXT), (f"{most} W", "dim")],
+        [(f"{temperature:.0f} °C" if temperature is not None else f"{figures.NONE} °C", TEXT)],
+        [(f"{sm:.0f} MHz" if sm is not None else f"{figures.NONE} MHz", TEXT)],
+    ]
+    peak, spent = _peak(view, gpu), _energy(view, gpu)
+    if peak is not None:
+        parts.append([("▲peak ", "dim"), (figures.gib(peak), TEXT)])
+    if spent is not None:
+        parts.append([(figures.energy(spent), TEXT)])
+    if missing := [f"{field}: {reason}" for field, reason in reasons.items()]:
+        parts.append([(missing[0] + (f" (+{len(missing) - 1})" if len(missing) > 1 else ""), "dim")])
+    return join(parts, 2, width)
+
+
+def _short_name(device: GpuDevice) -> str:
+    name = device.name.removeprefix("NVIDIA ").removeprefix("GeForce ")
+    # A simulated session says so in its heading.
+    name = name.removesuffix(" (simulated)")
+    return clip(name, 20) + (" (MIG)" if device.mig else "")
+
+
+def _throttle(bits: float | None) -> tuple[str, str] | None:
+    if bits is None:
+        return None
+    return next(((word, style) for bit, word, style in THROTTLE if int(bits) & bit), None)
+
+
+def _peak(view: View, gpu: int) -> float | None:
+    samples = view.samples
+    used = np.asarray(samples["memory_used"], dtype=np.float64)[np.asarray(samples["gpu"]) == gpu]
+    return float(np.nanmax(used)) if used.size and np.isfinite(used).any() else None
+
+
+def _energy(view: View, gpu: int) -> float | None:
+    """Joules since the session began."""
+    samples = view.samples
+    counter = np.asarray(samples["energy_mj"], dtype=np.float64)[np.asarray(samples["gpu"]) == gpu]
+    counter = counter[np.isfinite(counter)]
+    return float(counter[-1] - counter[0]) / 1000 if counter.size else None
+
+
+def _no_gpu_line(view: View, width: int) -> Line:
+    reason = view.absent(-1).get("*", "")
+    if not reason:
+        reason = "waiting for the first reading" if view.host.n == 0 else "none was found"
+    return fit([(" GPU    " if width > 40 else " GPU ", TEXT), (f"{figures.NONE} ", TEXT), (reason, "dim")], width)
+
+
+def _host_line(view: View, width: int) -> Line:
+    row: dict[str, Any] = view.host.row(-1) if view.host.n else {}
+    load, rss = row.get("load"), row.get("worker_rss")
+    parts: list[Line] = [
+        [(" host   ", TEXT), ("CPU ", "dim"), (right(figures.percent(row.get("cpu")), 5), TEXT)],
+        [
+            ("mem ", "dim"),
+            (right(figures.gib(row.get("memory_used")), 5), TEXT),
+            (f"/{figures.gib(row.get('memory_total'))} GiB", "dim"),
+        ],
+        [("worker ", "dim"), (right(figures.percent(row.get("worker_cpu")), 5), TEXT), (" of a core", "dim")],
+        [("RSS ", "dim"), (right(figures.memory(rss), 8), TEXT)],
+        [("load ", "dim"), (figures.NONE if load is None else f"{load:.2f}", TEXT)],
+    ]
+    return join(parts, 2, width)
