@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,17 @@ Mask = npt.NDArray[np.bool_]
 _DTYPES: dict[str, Any] = {"i": np.int64, "f": np.float64, "c": np.int32, "o": np.object_}
 _SOURCE = "\0source"  # which stream a row came from: settles the order of equal times
 _FIRST_CAPACITY = 64
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """A column's values, the first of ``values`` ``times[0]`` times, and so on."""
+
+    values: Iterable[Any]
+    times: Array
+
+
+Values = Iterable[Any] | Repeated
 
 
 class _Vocabulary(dict[str, int]):
@@ -130,44 +142,42 @@ class Table(TableView):
         arrays = {column: np.empty(_FIRST_CAPACITY, _DTYPES[kind]) for column, kind in kinds.items()}
         arrays[_SOURCE] = np.empty(_FIRST_CAPACITY, np.int16)
         super().__init__(kinds, arrays, {column: _Vocabulary() for column, kind in kinds.items() if kind == "c"}, 0)
-        self._settled = True
+        self._waiting: list[dict[str, Array]] = []
 
     def prefix(self, t: int) -> TableView:
         """The rows with ``row["t"] <= t``."""
         n = int(np.searchsorted(self._columns["t"][: self.n], t, "right"))
         return TableView(self.kinds, self._columns, self._vocabularies, n)
 
-    def converted(self, values: Mapping[str, Iterable[Any]], count: int) -> dict[str, Array]:
+    def converted(self, values: Mapping[str, Values], count: int) -> dict[str, Array]:
         """``count`` rows, given by column, as the arrays that :meth:`append` takes. Raises :class:`OverflowError` if a
         number does not fit."""
         return {column: self._convert(column, kind, values[column], count) for column, kind in self.kinds.items()}
 
-    def append(self, added: Mapping[str, Array], count: int, source: int = 0) -> None:
-        """Adds ``count`` rows of stream ``source``. :meth:`settle` puts them where they belong."""
-        if count == 0:
-            return
-        first, n = self.n, self.n + count
-        if n > len(self._columns["t"]):
-            self._grow(max(n, 2 * len(self._columns["t"])))
-        for column, array in added.items():
-            self._columns[column][first:n] = array
-        self._columns[_SOURCE][first:n] = source
-        self.n = n
-        t = self._columns["t"][max(first - 1, 0) : n]
-        if not (t[:-1] <= t[1:]).all():
-            self._settled = False
-        elif first and t[0] == t[1] and self._columns[_SOURCE][first - 1] != source:
-            self._settled = False  # equal times of two streams: settle() knows which comes first
+    def append(self, added: dict[str, Array], source: int = 0) -> None:
+        """Hands in rows of stream ``source``; they are seen after the next :meth:`settle`."""
+        added[_SOURCE] = np.full(len(added["t"]), source, np.int16)
+        self._waiting.append(added)
 
     def settle(self, order: Array) -> None:
-        """Restores the order by time. Equal times keep their stream's order; between streams ``order[source]``
-        decides."""
-        if self._settled:
+        """Takes in the rows that wait, at their place in time. Equal times keep their stream's order; between streams
+        ``order[source]`` decides."""
+        if not self._waiting:
             return
-        place = np.lexsort((order[self._columns[_SOURCE][: self.n]], self._columns["t"][: self.n]))
+        first, n = self.n, self.n + sum(len(added["t"]) for added in self._waiting)
+        if n > len(self._columns["t"]):
+            self._grow(max(n, 2 * first))
+        for column, array in self._columns.items():
+            np.concatenate([added.pop(column) for added in self._waiting], out=array[first:n])
+        self._waiting.clear()
+        self.n = n
+        since = max(first - 1, 0)
+        t, streams = self._columns["t"][since:n], order[self._columns[_SOURCE][since:n]]
+        if ((t[:-1] < t[1:]) | ((t[:-1] == t[1:]) & (streams[:-1] <= streams[1:]))).all():
+            return
+        place = np.lexsort((order[self._columns[_SOURCE][:n]], self._columns["t"][:n]))
         # New arrays: views that were given out keep the old ones.
-        self._columns = {column: array[: self.n][place] for column, array in self._columns.items()}
-        self._settled = True
+        self._columns = {column: array[:n][place] for column, array in self._columns.items()}
 
     def _grow(self, capacity: int) -> None:
         grown = {}
@@ -176,7 +186,9 @@ class Table(TableView):
             grown[column][: self.n] = array[: self.n]
         self._columns = grown
 
-    def _convert(self, column: str, kind: str, values: Iterable[Any], count: int) -> Array:
+    def _convert(self, column: str, kind: str, values: Values, count: int) -> Array:
+        if isinstance(values, Repeated):
+            return self._convert(column, kind, values.values, len(values.times)).repeat(values.times)
         if isinstance(values, np.ndarray):
             return values
         if kind == "f":

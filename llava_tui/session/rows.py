@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Any, get_args
 
@@ -10,10 +10,11 @@ import msgspec
 import numpy as np
 
 from llava_tui import events
-from llava_tui.session.columns import Array
+from llava_tui.session.columns import Array, Repeated, Values
 from llava_tui.session.reader import safe_struct, safe_text, safe_values
 
-Rows = tuple[str, dict[str, Iterable[Any]], int]
+Columns = dict[str, Values]
+Rows = tuple[str, Columns, int]
 """A table's name, values by column, how many."""
 
 _SAMPLE = (
@@ -78,8 +79,6 @@ def rows(batch: list[Any], starts: Starts) -> Iterator[Rows]:
 
 
 # A comprehension a column: several times faster than any general way to the same.
-
-Columns = dict[str, Iterable[Any]]
 
 
 def _states(some: list[events.StateChange]) -> Columns:
@@ -208,44 +207,44 @@ def _run_rows(ended: list[tuple[events.RunEnd, events.RunStart]]) -> Iterator[Ro
     t = np.fromiter([e.t for e in ends], np.int64, len(ends))
     run = np.fromiter([e.run for e in ends], np.int64, len(ends))
     origin = np.fromiter([e.start for e in ends], np.int64, len(ends))
-    kinds = [start.kind for start in begun]
-    cases = [start.case for start in begun]
-    rounds = [start.round for start in begun]
-    outcomes = [end.outcome for end in ends]
-    # Spans come before the runs they belong to are told of, so that no number that does not fit is half-kept.
-    n = np.array([len(end.stages) for end in ends])
+    kinds = [e.kind for e in begun]
+    cases = [e.case for e in begun]
+    rounds = [e.round for e in begun]
+    outcomes = [e.outcome for e in ends]
+    n = np.array([len(e.stages) for e in ends])
     total = int(n.sum())
-    offset = np.fromiter((s or 0 for end in ends for s in _fitted(end.starts, end.stages)), np.int64, total)
+    starts = chain.from_iterable([_fitted(e.starts, e.stages) for e in ends])
+    offset = np.fromiter([0 if start is None else start for start in starts], np.int64, total)
     yield (
         "stages",
         {
-            "t": t.repeat(n),
-            "run": run.repeat(n),
-            "kind": _spread(kinds, n),
-            "case": _spread(cases, n),
-            "round": _spread(rounds, n),
-            "outcome": _spread(outcomes, n),
+            "t": Repeated(t, n),
+            "run": Repeated(run, n),
+            "kind": Repeated(kinds, n),
+            "case": Repeated(cases, n),
+            "round": Repeated(rounds, n),
+            "outcome": Repeated(outcomes, n),
             "stage": chain.from_iterable([e.stages for e in ends]),
             "start": origin.repeat(n) + offset,
-            "duration": (d for end in ends for d in _fitted(end.durations, end.stages)),
-            "allocated": (a for end in ends for a in _fitted(end.allocated, end.stages)),
-            "reserved": (r for end in ends for r in _fitted(end.reserved, end.stages)),
+            "duration": chain.from_iterable([_fitted(e.durations, e.stages) for e in ends]),
+            "allocated": chain.from_iterable([_fitted(e.allocated, e.stages) for e in ends]),
+            "reserved": chain.from_iterable([_fitted(e.reserved, e.stages) for e in ends]),
         },
         total,
     )
-    n = np.array([len(end.token_times) for end in ends])
+    n = np.array([len(e.token_times) for e in ends])
     total = int(n.sum())
     after = np.fromiter(chain.from_iterable([e.token_times for e in ends]), np.int64, total)
     yield (
         "tokens",
         {
-            "t": t.repeat(n),
-            "run": run.repeat(n),
+            "t": Repeated(t, n),
+            "run": Repeated(run, n),
             "index": _counted(n),
             "at": origin.repeat(n) + after,
-            "id": (id_ for end in ends for id_ in _fitted(_first(end.token_ids), end.token_times, -1)),
-            "kind": _spread(kinds, n),
-            "case": _spread(cases, n),
+            "id": chain.from_iterable([_fitted(_first(e.token_ids), e.token_times, -1) for e in ends]),
+            "kind": Repeated(kinds, n),
+            "case": Repeated(cases, n),
         },
         total,
     )
@@ -266,8 +265,8 @@ def _run_rows(ended: list[tuple[events.RunEnd, events.RunStart]]) -> Iterator[Ro
             "frames": [e.frames for e in ends],
             "prompt_tokens": [e.prompt_tokens for e in ends],
             "image_tokens": [e.image_tokens for e in ends],
-            "new_tokens": (len(_first(end.token_ids)) for end in ends),
-            "text": ([safe_text(text) for text in end.text] for end in ends),
+            "new_tokens": [len(_first(e.token_ids)) for e in ends],
+            "text": [[safe_text(text) for text in e.text] for e in ends],
             "token_ids": [e.token_ids for e in ends],
             "facts": [safe_values(e.facts) for e in ends],
         },
@@ -284,11 +283,6 @@ def _fitted(values: list[Any], to: list[Any], missing: Any = None) -> list[Any]:
 
 def _first(sequences: list[list[int]]) -> list[int]:
     return sequences[0] if sequences else []
-
-
-def _spread(values: list[Any], n: Array) -> Iterable[Any]:
-    """Each value as often as ``n`` says."""
-    return chain.from_iterable([value] * count for value, count in zip(values, n.tolist(), strict=True))
 
 
 def _counted(n: Array) -> Array:

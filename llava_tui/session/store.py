@@ -182,7 +182,7 @@ def status(path: Path) -> Status:
     """How the session in folder ``path`` is doing: from its lock, held by a living worker alone, and its last state."""
     # The lock first: a worker says its last word before it lets go.
     held = is_locked(path)
-    return _status(held, _last(_tail(_main_stream(path), _TAIL), "state"))
+    return _status(held, _last(_whole_lines(_main_stream(path), -_TAIL), "state"))
 
 
 def _status(held: bool, last: _Line | None) -> Status:
@@ -197,17 +197,16 @@ def info(path: Path) -> SessionInfo:
     however long it is. Never raises for a damaged session: ``problem`` is set instead."""
     held = is_locked(path)
     stream = _main_stream(path)
-    lines = _tail(stream, _TAIL)
-    state = _last(lines, "state")
+    tail = _whole_lines(stream, -_TAIL)
+    state = _last(tail, "state")
     problem, header = "", None
     try:
         header = read_header(path)
     except SessionError as error:
         problem = str(error)
-    newest = max((line.t for line in lines), default=0)
-    for other in _streams(path, TELEMETRY_STREAMS):
-        newest = max([newest, *(line.t for line in _tail(other, 4096))])
-    end, schedule = (_last(lines, type_) or _far(stream, type_) for type_ in ("end", "schedule"))
+    telemetry = (_whole_lines(other, -4096) for other in _streams(path, TELEMETRY_STREAMS))
+    newest = max(_newest(data) for data in (tail, *telemetry))
+    end, schedule = (_last(tail, type_) or _far(stream, type_) for type_ in ("end", "schedule"))
     done = end.run if end is not None else 0
     return SessionInfo(
         id=safe_text(path.name),
@@ -257,26 +256,11 @@ def _main_stream(path: Path) -> Path:
     return next(iter(_streams(path, EVENT_STREAMS)), path / "events.jsonl")
 
 
-def _tail(stream: Path, size: int) -> list[_Line]:
-    """The whole lines within the last ``size`` bytes."""
-    return _decoded(_bytes(stream, -size).split(b"\n"))
-
-
-def _far(stream: Path, type_: str) -> _Line | None:
-    """The last line of a type, where it is not in the tail: further back, else near the beginning."""
-    mark = f'"{type_}"'.encode()
-    for data in (_bytes(stream, -_FAR), _bytes(stream, _TAIL)):
-        if found := _last(_decoded([line for line in data.split(b"\n") if mark in line]), type_):
-            return found
-    return None
-
-
-def _bytes(stream: Path, size: int) -> bytes:
-    """Whole lines out of the first ``size`` bytes, or the last where it is negative."""
+def _whole_lines(stream: Path, size: int) -> bytes:
+    """Whole lines out of the first ``size`` bytes, or out of the last where it is negative."""
     try:
         with open(stream, "rb", buffering=0) as file:
-            length = os.fstat(file.fileno()).st_size
-            start = max(length + size, 0) if size < 0 else 0
+            start = max(os.fstat(file.fileno()).st_size + size, 0) if size < 0 else 0
             file.seek(start)
             data = file.read(abs(size))
     except OSError:
@@ -284,18 +268,37 @@ def _bytes(stream: Path, size: int) -> bytes:
     return data[data.find(b"\n") + 1 if start else 0 : data.rfind(b"\n") + 1]
 
 
-def _decoded(lines: list[bytes]) -> list[_Line]:
-    found = []
-    for line in lines:
-        try:
-            found.append(_LINE.decode(line))
-        except (ValueError, RecursionError):
-            continue
-    return found
+def _last(lines: bytes, type_: str) -> _Line | None:
+    """The last event of a type. Searched as bytes: only lines that may be it are decoded."""
+    mark = f'"{type_}"'.encode()
+    at = len(lines)
+    while (at := lines.rfind(mark, 0, at)) >= 0:
+        start = lines.rfind(b"\n", 0, at) + 1
+        line = _decoded(lines[start : lines.find(b"\n", at)])
+        if line is not None and line.type == type_:
+            return line
+        at = start
+    return None
 
 
-def _last(lines: list[_Line], type_: str) -> _Line | None:
-    return next((line for line in reversed(lines) if line.type == type_), None)
+def _far(stream: Path, type_: str) -> _Line | None:
+    """The last event of a type that is not in the tail: further back, else near the beginning."""
+    return _last(_whole_lines(stream, -_FAR), type_) or _last(_whole_lines(stream, _TAIL), type_)
+
+
+def _newest(lines: bytes) -> int:
+    """The ``t`` of the last line that can be read, 0 without one."""
+    for line in reversed(lines.splitlines()[-20:]):
+        if (found := _decoded(line)) is not None:
+            return found.t
+    return 0
+
+
+def _decoded(line: bytes) -> _Line | None:
+    try:
+        return _LINE.decode(line)
+    except (ValueError, RecursionError):
+        return None
 
 
 # --- what people do to a session --------------------------------------------------------------------------------------

@@ -127,7 +127,7 @@ class Timeline:
     def _take_in(self, batch: list[Any], source: int) -> None:
         try:
             # All is converted before any is kept.
-            added = [(name, self.tables[name].converted(v, n), n) for name, v, n in rows(batch, self._starts)]
+            added = [(name, self.tables[name].converted(v, n)) for name, v, n in rows(batch, self._starts) if n]
         except OverflowError:
             # A number beyond 64 bits is damage. By halves, so that only the event that has it is lost.
             if len(batch) == 1:
@@ -137,11 +137,10 @@ class Timeline:
             self._take_in(batch[:half], source)
             self._take_in(batch[half:], source)
             return
-        for name, columns, n in added:
-            self.tables[name].append(columns, n, source)
-            if n:
-                newest = int(columns["t"].max())
-                self._end = newest if self._end is None else max(self._end, newest)
+        for name, columns in added:
+            newest = int(columns["t"].max())
+            self._end = newest if self._end is None else max(self._end, newest)
+            self.tables[name].append(columns, source)
 
 
 class _Prefix:
