@@ -12,6 +12,7 @@ from llava_tui.session.control import CommandReader
 from llava_tui.session.reader import safe_text
 from llava_tui.worker.clock import Clock
 from llava_tui.worker.schedule import Schedule
+from llava_tui.worker.sink import StreamLost
 
 log = logging.getLogger(__name__)
 
@@ -173,7 +174,10 @@ class LoadWatch:
 
     def _watch(self) -> None:
         while not self._done.wait(POLL_NS / 1e9):
-            self._control.poll()
+            try:
+                self._control.poll()
+            except StreamLost:
+                return  # The sink remembers, and the course asks it.
             if self._control.stop_now:
                 self._on_stop()
                 return

@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import threading
 import traceback
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import psutil
@@ -39,42 +40,60 @@ class Untrusted(Exception):
     """A run whose figures would not mean what they say (it encoded twice, its tokens differ from generate()'s)."""
 
 
+class Telemetry(Protocol):
+    """Whoever watches the machine meanwhile."""
+
+    def start(self) -> None:
+        """Begins; says in the log why not, where it cannot."""
+
+    def watch(self) -> None:
+        """Called between runs: says once if it ended before its time."""
+
+    def end(self) -> None:
+        """What it has is written when this returns."""
+
+
 class Course:
-    """One session, from the lock to its closing event. :meth:`run` does it all and returns the exit code."""
+    """One session, from the lock to its closing event. :meth:`run` does it all and returns the exit code.
+
+    ``open_pipeline`` is called when control is heard already; it may raise :class:`PipelineError` or ``ImportError``.
+    """
 
     def __init__(
         self,
         plan: Plan,
-        pipeline: Pipeline,
+        open_pipeline: Callable[[], Pipeline],
         sink: EventSink,
         clock: Clock,
         control: Control,
         schedule: Schedule,
-        watch_helpers: Callable[[], None] = lambda: None,
+        telemetry: Telemetry,
         end_process: Callable[[int], None] = os._exit,
     ) -> None:
         self.state = ""
         self.reason = ""
         self.summary = Summary()
         self._plan = plan
-        self._pipeline = pipeline
+        self._open_pipeline = open_pipeline
+        self._pipeline: Pipeline | None = None
         self._sink = sink
         self._clock = clock
         self._control = control
         self._schedule = schedule
-        self._watch_helpers = watch_helpers
+        self._telemetry = telemetry
         self._end_process = end_process
         self._run = 0
         self._run_start = 0
+        self._loading = False
+        self._last_word = threading.Lock()
         self._device = "cpu"
         self._recorder: Recorder | None = None
         self._own_ids: dict[str, list[list[int]]] = {}
         self._untrusted: dict[str, str] = {}
         self._process = psutil.Process()
 
-    def run(self, closing: Callable[[], None] = lambda: None) -> int:
-        """Runs the session to its end, whatever that is; ``closing`` is called before the final event. Returns 0 for
-        closed and stopped, 3 for failed."""
+    def run(self) -> int:
+        """Runs the session to its end, whatever that is. Returns 0 for closed and stopped, 3 for failed."""
         try:
             final, reason = self._course()
         except StreamLost as lost:
@@ -85,10 +104,11 @@ class Course:
         with contextlib.suppress(StreamLost):
             self._enter("closing")
         try:
-            self._pipeline.close()
+            if self._pipeline is not None:
+                self._pipeline.close()
         except Exception:
             log.warning("closing the model failed", exc_info=True)
-        closing()
+        self._telemetry.end()
         if self._sink.lost and final != "failed":
             final, reason = "failed", self._sink.lost
         try:
@@ -102,21 +122,25 @@ class Course:
     def _course(self) -> tuple[str, str]:
         """The final state and its reason."""
         self._enter("starting")
-        self._write(StageTree(t=self._now(), stages=[*LOAD_STAGES, *self._pipeline.stages]))
         self._write(self._schedule.event(self._now()))
-        self._enter("loading")
-        if problem := self._load():
-            return "failed", problem
-        self._enter("preflight")
-        self._preflight()
+        with LoadWatch(self._control, self._stop_while_loading):
+            self._telemetry.start()
+            try:
+                self._pipeline = pipeline = self._open_pipeline()
+            except (PipelineError, ImportError) as error:
+                return "failed", safe_text(str(error), REASON_LIMIT)
+            if problem := self._load(pipeline):
+                return "failed", problem
+            self._enter("preflight")
+            self._preflight(pipeline)
         while not self._control.ending:
-            self._watch_helpers()
+            self._telemetry.watch()
             self._sink.require()
             self._wait_while_paused()
             if self._control.ending or (planned := self._schedule.take()) is None:
                 break
             self._enter(STATES[planned.kind])
-            self._execute(planned)
+            self._execute(pipeline, planned)
         return self._verdict()
 
     def _verdict(self) -> tuple[str, str]:
@@ -134,51 +158,53 @@ class Course:
 
     # --- loading -----------------------------------------------------------------------------------------------------
 
-    def _load(self) -> str:
+    def _load(self, pipeline: Pipeline) -> str:
         """Run 0. Returns why it failed, or ""."""
+        self._enter("loading")
+        self._write(StageTree(t=self._now(), stages=[*LOAD_STAGES, *pipeline.stages]))
         recorder = Recorder(LOAD_STAGES, self._clock, lambda: None, self._sink.write)
-        self._write(RunStart(t=self._now(), run=0, kind="load"))
+        with self._last_word:
+            self._write(RunStart(t=self._now(), run=0, kind="load"))
+            self._run_start = self._now()
+            self._loading = True
         recorder.start(0)
-        self._run_start = self._now()
-        with LoadWatch(self._control, self._stop_while_loading):
-            try:
-                facts = self._pipeline.load(recorder)
-            except Exception as error:  # noqa: BLE001 - a model may fail to load in any way
-                outcome, reason = self._failure(error)
-            else:
-                outcome, reason = "ok", ""
-        self._end(outcome, reason, recorder.finish())
+        try:
+            facts = pipeline.load(recorder)
+        except StreamLost:
+            raise
+        except Exception as error:  # noqa: BLE001 - a model may fail to load in any way
+            outcome, reason = self._failure(error)
+        else:
+            outcome, reason = "ok", ""
+        with self._last_word:
+            self._loading = False
+            self._end(outcome, reason, recorder.finish())
         if reason:
             return reason
         self._write(msgspec.structs.replace(facts, t=self._now()))
         self._device = facts.device
         self._clock = self._clock.on(facts.device)
-        self._recorder = Recorder(
-            self._pipeline.stages,
-            self._clock,
-            self._check,
-            self._sink.write,
-            self._pipeline.detokenize,
-            allocator_peaks(facts.device),
-        )
+        peaks = allocator_peaks(facts.device)
+        write, check = self._sink.write, self._check
+        self._recorder = Recorder(pipeline.stages, self._clock, check, write, pipeline.detokenize, peaks)
         return ""
 
     def _stop_while_loading(self) -> None:
         """Called from the watching thread. Nothing is measured yet and libraries do not let themselves be
         interrupted, so the process ends here."""
-        now = self._now()
         reason = self._control.stop_now
-        for event in (
-            RunEnd(t=now, run=0, outcome="cancelled", reason=reason, start=self._run_start, wall=now - self._run_start),
-            StateChange(t=now, state="stopped", reason=reason),
-        ):
-            self._sink.write(event)
-        self._sink.sync()
-        self._end_process(0)
+        with self._last_word, contextlib.suppress(StreamLost):
+            now = self._now()
+            if self._loading:
+                start = self._run_start
+                self._write(RunEnd(t=now, run=0, outcome="cancelled", reason=reason, start=start, wall=now - start))
+            self._write(StateChange(t=now, state="stopped", reason=reason))
+            self._sink.sync()
+            self._end_process(0)
 
-    def _preflight(self) -> None:
+    def _preflight(self, pipeline: Pipeline) -> None:
         for case in list(self._schedule.active):
-            if problem := self._pipeline.check_case(case):
+            if problem := pipeline.check_case(case):
                 log.error("%s is left out: %s", case.id, problem)
                 self._schedule.drop(case.id, problem)
         if self._schedule.dropped:
@@ -189,7 +215,7 @@ class Course:
 
     # --- runs --------------------------------------------------------------------------------------------------------
 
-    def _execute(self, planned: Planned) -> None:
+    def _execute(self, pipeline: Pipeline, planned: Planned) -> None:
         self._run += 1
         run, case = self._run, planned.case
         inputs = inputs_of(self._plan, planned)
@@ -207,9 +233,9 @@ class Course:
             )
         )
         if planned.kind == "cross-check":
-            self._measure(planned, lambda probe: self._cross_check(case, inputs, seed), timed=False)
+            self._measure(planned, lambda probe: self._cross_check(pipeline, case, inputs, seed), timed=False)
         else:
-            self._measure(planned, lambda probe: self._pipeline.run(case, inputs, seed, probe))
+            self._measure(planned, lambda probe: pipeline.run(case, inputs, seed, probe))
 
     def _measure(self, planned: Planned, run: Callable[[Probe], RunResult], timed: bool = True) -> None:
         """One run: its spans where it is timed, its outcome, and what follows from that for its case."""
@@ -251,16 +277,16 @@ class Course:
             self._untrusted[case.id] = reason
             raise Untrusted(reason)
 
-    def _cross_check(self, case: Case, inputs: tuple[str, ...], seed: int) -> RunResult:
+    def _cross_check(self, pipeline: Pipeline, case: Case, inputs: tuple[str, ...], seed: int) -> RunResult:
         """Compares the case's own tokens with those of the library's plain generate(). The result carries the
         reference's tokens. Raises :class:`Untrusted` where they differ."""
         probe = SilentProbe(self._check)
         own = self._own_ids.get(case.id)
         if own is None:
-            result = self._pipeline.run(case, inputs, seed, probe)
+            result = pipeline.run(case, inputs, seed, probe)
             self._trust(case, result)
             own = self._own_ids[case.id] = result.token_ids
-        reference = self._pipeline.reference(case, inputs, probe)
+        reference = pipeline.reference(case, inputs, probe)
         if reference is None:
             return RunResult([], [], facts={"cross_check": "nothing to check against"})
         if reference != own:

@@ -16,15 +16,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from llava_tui.events import StateChange, TelemetryEvent
-from llava_tui.pipelines.base import Pipeline, PipelineError
+from llava_tui.events import TelemetryEvent
+from llava_tui.pipelines.base import Pipeline
 from llava_tui.plan import Plan, PlanError, from_json
 from llava_tui.session.control import CommandReader
-from llava_tui.session.reader import HEADER, SessionError, safe_text
+from llava_tui.session.reader import HEADER, SessionError
 from llava_tui.session.writer import StreamWriter, lock, write_atomically
 from llava_tui.worker.clock import Clock, HostClock, SimulatedClock
 from llava_tui.worker.control import Control
-from llava_tui.worker.course import Course
+from llava_tui.worker.course import Course, Telemetry
 from llava_tui.worker.facts import header
 from llava_tui.worker.schedule import Schedule
 from llava_tui.worker.sink import EventSink, LogEvents, StreamLost
@@ -71,32 +71,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 def record(folder: Path, plan: Plan, clock: Clock, sink: EventSink, control: Control, schedule: Schedule) -> int:
     """The session itself, in a folder whose lock is held and whose header is written. Returns the exit code."""
-    telemetry: EventSink | None = None
-    sampler: Sampler | None = None
-    try:
-        if plan.pipeline == "simulated":
-            telemetry = EventSink(StreamWriter(folder / "telemetry.jsonl"))
-        else:
-            sampler = Sampler(folder, plan.sample_hz)
-    except OSError as error:
-        log.warning("no telemetry: the sampler cannot be started: %s", error.strerror)
-
-    def closing() -> None:
-        if sampler is not None:
-            sampler.end()
-        if telemetry is not None:
-            with contextlib.suppress(StreamLost):
-                telemetry.sync()
-
-    try:
-        pipeline = open_pipeline(plan, clock, telemetry.write if telemetry is not None else lambda event: None)
-    except (PipelineError, ImportError) as error:
-        closing()
-        sink.write(StateChange(t=clock.now(), state="failed", reason=safe_text(str(error), 1000)))
-        sink.sync()
-        return 3
-    course = Course(plan, pipeline, sink, clock, control, schedule, sampler.watch if sampler else lambda: None)
-    code = course.run(closing)
+    open_pipeline: Callable[[], Pipeline]
+    telemetry: Telemetry
+    if isinstance(clock, SimulatedClock):
+        telemetry, open_pipeline = _simulated(folder, plan, clock)
+    else:
+        telemetry, open_pipeline = Sampler(folder, plan.sample_hz), lambda: _llava(plan)
+    course = Course(plan, open_pipeline, sink, clock, control, schedule, telemetry)
+    code = course.run()
     try:
         write_atomically(folder / "summary.json", course.summary.document(course.state, course.reason))
     except OSError as error:
@@ -104,35 +86,73 @@ def record(folder: Path, plan: Plan, clock: Clock, sink: EventSink, control: Con
     return code
 
 
-def open_pipeline(plan: Plan, clock: Clock, telemetry: Callable[[TelemetryEvent], None]) -> Pipeline:
-    """The plan's pipeline, nothing loaded yet."""
-    if plan.pipeline == "simulated":
-        from llava_tui.pipelines.simulated import SimulatedPipeline
-
-        assert isinstance(clock, SimulatedClock)
-        return SimulatedPipeline(plan, clock, telemetry)
+def _llava(plan: Plan) -> Pipeline:
     from llava_tui.pipelines.llava import LlavaPipeline
 
     return LlavaPipeline(plan)
+
+
+def _simulated(folder: Path, plan: Plan, clock: SimulatedClock) -> tuple[Telemetry, Callable[[], Pipeline]]:
+    telemetry = SimulatedStream(folder)
+
+    def open_pipeline() -> Pipeline:
+        from llava_tui.pipelines.simulated import SimulatedPipeline
+
+        return SimulatedPipeline(plan, clock, telemetry.write)
+
+    return telemetry, open_pipeline
+
+
+class SimulatedStream:
+    """The simulated GPU's samples, which the simulation itself writes."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "telemetry.jsonl"
+        self._sink: EventSink | None = None
+
+    def start(self) -> None:
+        """Opens the stream; a disk that takes none shows at the first run's end."""
+        self._sink = EventSink(StreamWriter(self._path))
+
+    def write(self, event: TelemetryEvent) -> None:
+        """One sample. Raises :class:`StreamLost`."""
+        if self._sink is not None:
+            self._sink.write(event)
+
+    def watch(self) -> None:
+        """Nothing can end it."""
+
+    def end(self) -> None:
+        """On the disk."""
+        if self._sink is not None:
+            with contextlib.suppress(StreamLost):
+                self._sink.sync()
 
 
 class Sampler:
     """The process that watches the machine. It ends with this one: its standard input is a pipe that we hold."""
 
     def __init__(self, folder: Path, hz: float) -> None:
-        self._reported = False
-        command = ["-m", "llava_tui.telemetry.sampler", str(folder), "--hz", f"{hz:g}", "--pid", str(os.getpid())]
-        self._process = subprocess.Popen([sys.executable, "-P", *command], stdin=subprocess.PIPE)
+        self._command = ["-m", "llava_tui.telemetry.sampler", str(folder), "--hz", f"{hz:g}", "--pid", str(os.getpid())]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Starts it; the runs go on without telemetry where that fails."""
+        try:
+            self._process = subprocess.Popen([sys.executable, "-P", *self._command], stdin=subprocess.PIPE)
+        except OSError as error:
+            log.warning("no telemetry: the sampler cannot be started: %s", error.strerror)
 
     def watch(self) -> None:
-        """Says once if it ended before its time; the runs go on without telemetry."""
-        code = self._process.poll()
-        if code is not None and not self._reported:
-            self._reported = True
+        """Says once if it ended before its time."""
+        if self._process is not None and (code := self._process.poll()) is not None:
+            self._process = None
             log.warning("telemetry ended (exit code %d, see worker.log): the runs go on without it", code)
 
     def end(self) -> None:
         """Lets it write what it has, then makes sure."""
+        if self._process is None:
+            return
         if self._process.stdin is not None:
             self._process.stdin.close()
         try:

@@ -68,6 +68,19 @@ class FakePipeline:
         self.closed = True
 
 
+class NoTelemetry:
+    """Nobody watches the machine."""
+
+    def start(self) -> None:
+        pass
+
+    def watch(self) -> None:
+        pass
+
+    def end(self) -> None:
+        pass
+
+
 class MemoryStream:
     """A stream in memory; from the ``full_at``-th write on the disk is full once."""
 
@@ -103,4 +116,5 @@ def make_course(folder: Path, plan: Plan, stream: MemoryStream, **faults: Any) -
     def no_exit(code: int) -> None:
         raise AssertionError("the test's own process")
 
-    return Course(plan, pipeline, sink, clock, control, schedule, end_process=no_exit), pipeline, control
+    course = Course(plan, lambda: pipeline, sink, clock, control, schedule, NoTelemetry(), end_process=no_exit)
+    return course, pipeline, control

@@ -1,0 +1,155 @@
+"""Genuine small LLaVAs through a real worker: what only torch, a video and a sampler can show."""
+
+import os
+import signal
+import time
+
+import psutil
+import pytest
+from worker_fakes import MemoryStream, NoTelemetry
+
+from llava_tui.events import ModelFacts, RunEnd, RunStart, StateChange, TextHint
+from llava_tui.plan import from_dict
+from llava_tui.session import store
+from llava_tui.session.control import CommandReader
+from llava_tui.worker.clock import HostClock
+from llava_tui.worker.control import Control
+from llava_tui.worker.course import Course
+from llava_tui.worker.schedule import Schedule
+from llava_tui.worker.sink import EventSink
+
+pytestmark = pytest.mark.models
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    from llava_tui.pipelines.checkpoints import build_tiny
+
+    return build_tiny(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    from llava_tui.pipelines.checkpoints import synthesise_video
+
+    return synthesise_video(tmp_path_factory.mktemp("clips") / "clip.mp4", seconds=1)
+
+
+@pytest.fixture
+def values(model, clip):
+    """A plan's values for the tiny model on the CPU."""
+    return {
+        "pipeline": "llava",
+        "model": str(model),
+        "inputs": [str(clip)],
+        "frames": [1, 2],
+        "new_tokens": [8],
+        "rounds": 2,
+        "device": "cpu",
+        "sample_hz": 20,
+    }
+
+
+def samplers(process):
+    return [
+        child for child in psutil.Process(process.pid).children() if "telemetry.sampler" in " ".join(child.cmdline())
+    ]
+
+
+def test_a_session_and_a_video_that_breaks_half_way(start, values, tmp_path):
+    """Round 0 takes the first input, round 1 the second, which cannot be read."""
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"this is no video")
+    values["inputs"].append(str(broken))
+    live = start(**values)
+    live.until(lambda view: view.state == "loading", "loading")
+    (sampler,) = samplers(live.process)
+    accepted, _, took = live.ask("extend", rounds=1)
+    assert accepted
+    assert took < 2, "heard while torch is imported"
+    assert live.end() == 3
+    assert not sampler.is_running(), "the sampler ends with the worker"
+    assert store.status(live.path) == "failed"
+
+    checks = live.runs(kind="cross-check")
+    assert [run["outcome"] for run in checks] == ["ok", "ok"]
+    assert {run["facts"]["cross_check"] for run in checks} == {"equal"}
+    good = live.runs(kind="measured", outcome="ok")
+    assert sorted(run["case"] for run in good) == ["f1-b1-n8", "f2-b1-n8"]
+    assert {run["item"] for run in good} == {"clip.mp4"}
+    bad = live.runs(kind="measured", outcome="failed")
+    assert len(bad) == 2
+    assert all("broken.mp4" in run["reason"] for run in bad)
+    assert "broken.mp4" in list(live.timeline.states.rows())[-1]["reason"]
+
+    view = live.view()
+    assert view.model.model_type == "llava"
+    assert view.model.digest
+    assert live.timeline.header.versions["torch"]
+    for run in good:
+        of = {row["stage"]: row["duration"] for row in live.timeline.stages.rows() if row["run"] == run["run"]}
+        assert all(duration > 0 for duration in of.values()), of
+        for step in ("frames", "encode", "generate"):
+            assert sum(d for path, d in of.items() if path.startswith(step + ".")) <= of[step]
+        assert of["frames"] + of["encode"] + of["generate"] <= run["wall"]
+        assert run["new_tokens"] == 8
+        assert run["rss"] > 100e6
+        tokens = [row["at"] - run["start"] for row in live.timeline.tokens.rows() if row["run"] == run["run"]]
+        before = of["frames"] + of["encode"] + of["generate.prefill"]
+        assert before <= tokens[0] <= run["wall"]
+    host = list(live.timeline.host.rows())
+    assert host[0]["t"] < live.runs(kind="cold")[0]["start"] < host[-1]["t"], "sampled from loading to the end"
+    assert max(row["worker_rss"] for row in host if row["worker_rss"] == row["worker_rss"]) > 100e6
+
+
+def test_loading_can_be_stopped_and_killed(start, values):
+    live = start(**values)
+    live.until(lambda view: view.state == "loading", "loading")
+    (sampler,) = samplers(live.process)
+    begin = time.monotonic()
+    assert live.ask("stop-now")[0]
+    assert live.end() == 0
+    assert time.monotonic() - begin < 3
+    assert store.status(live.path) == "stopped"
+    assert live.states()[-1] == "stopped"
+    assert [run["outcome"] for run in live.runs()] == ["cancelled"]
+    sampler.wait(10)
+
+    live = start(**values)
+    live.until(lambda view: view.state == "loading", "loading")
+    (sampler,) = samplers(live.process)
+    os.kill(live.process.pid, signal.SIGKILL)
+    live.process.wait()
+    sampler.wait(10)
+    assert store.status(live.path) == "interrupted"
+
+
+def test_a_pipeline_that_disagrees_with_generate_is_found_out(values, tmp_path):
+    """A split that changed one token would make every figure worthless."""
+    from llava_tui.pipelines.llava import LlavaPipeline
+
+    class Lying(LlavaPipeline):
+        def run(self, case, inputs, seed, probe):
+            result = super().run(case, inputs, seed, probe)
+            if case.frames == 2:
+                result.token_ids[0][5] += 1
+            return result
+
+    plan = from_dict(values)
+    stream, clock, schedule = MemoryStream(), HostClock(), Schedule(plan)
+    sink = EventSink(stream)
+    control = Control(CommandReader(tmp_path), sink.write, clock, schedule)
+    course = Course(plan, lambda: Lying(plan), sink, clock, control, schedule, NoTelemetry())
+    assert course.run() == 3
+    last = stream.of(StateChange)[-1]
+    assert last.state == "failed"
+    assert last.reason.startswith("f2-b1-n8: cross-check failed")
+    assert "token 6 of sequence 1" in last.reason
+    begun = {event.run: event for event in stream.of(RunStart)}
+    measured = {begun[e.run].case for e in stream.of(RunEnd) if begun[e.run].kind == "measured" and e.outcome == "ok"}
+    assert measured == {"f1-b1-n8"}, "the other case is sound and goes on"
+    assert stream.of(ModelFacts)[0].t > 0
+    for end in stream.of(RunEnd):
+        if begun[end.run].kind in ("cold", "warm-up", "measured"):
+            hinted = "".join(hint.text for hint in stream.of(TextHint) if hint.run == end.run)
+            assert hinted == end.text[0], "what was seen live is what came out"
