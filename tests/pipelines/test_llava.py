@@ -75,7 +75,7 @@ def test_tokens_are_those_of_a_plain_generate(
     assert result.vision_calls == 1
     assert [len(ids) for ids in result.token_ids] == [case.new_tokens] * case.batch
     assert [list(step) for step in zip(*result.token_ids, strict=True)] == probe.tokens
-    assert len(result.text) == case.batch
+    assert result.text == [other.detokenize(ids) for ids in result.token_ids]
     assert result.frames == case.frames * case.batch
     assert result.image_tokens == 16 * case.frames
     # A byte a token: <s>, the template, and for each frame 16 tokens and a line's end.

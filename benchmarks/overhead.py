@@ -1,0 +1,153 @@
+"""What measuring costs: a run with the worker's recorder against the same work through plain ``generate()``.
+
+Run with ``python benchmarks/overhead.py`` on a machine that does nothing else (about ten minutes on two cores;
+``--max-minutes 2`` for a quick look; ``--threads 1`` where others work beside). Both paths decode the clip, preprocess,
+generate and detokenize on the demo model; the instrumented one records every stage and token, hears control and writes
+its hints to a real file, as the worker does. Pairs are interleaved in alternating order, and go on until the 95 % interval of the median log-ratio is narrow
+enough. ``--null`` compares the plain path with itself: what it says of 0 is how far to trust the rest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from llava_tui.analysis.statistics import median_interval
+from llava_tui.pipelines.base import Cancelled
+from llava_tui.pipelines.frames import sample_frames
+from llava_tui.pipelines.llava import LlavaPipeline
+from llava_tui.plan import Case, Plan
+from llava_tui.session.control import CommandReader
+from llava_tui.session.writer import StreamWriter
+from llava_tui.worker.clock import HostClock
+from llava_tui.worker.control import Control
+from llava_tui.worker.recorder import Recorder, SilentProbe
+from llava_tui.worker.schedule import Schedule
+from llava_tui.worker.sink import EventSink
+
+FEWEST_PAIRS = 20
+PROMISED = 0.01
+
+Run = Callable[[], list[list[int]]]
+
+
+def instrumented(pipeline: LlavaPipeline, case: Case, folder: Path, facts_device: str) -> Run:
+    """A run as the worker executes it, up to its spans."""
+    clock = HostClock().on(facts_device)
+    sink = EventSink(StreamWriter(folder / "events.jsonl"))
+    control = Control(CommandReader(folder), sink.write, clock, Schedule(pipeline.plan))
+
+    def check() -> None:
+        control.poll()
+        if control.stop_now:
+            raise Cancelled
+
+    recorder = Recorder(pipeline.stages, clock, check, sink.write, pipeline.detokenize)
+    number = 0
+
+    def run() -> list[list[int]]:
+        nonlocal number
+        number += 1
+        recorder.start(number)
+        result = pipeline.run(case, pipeline.plan.inputs, 0, recorder)
+        recorder.finish()
+        assert result.vision_calls == 1
+        return result.token_ids
+
+    return run
+
+
+def plain(pipeline: LlavaPipeline, case: Case) -> Run:
+    """The same work with nothing of ours in between but the decoding of frames."""
+
+    def run() -> list[list[int]]:
+        clips = [sample_frames(pipeline.plan.inputs[0], case.frames) for _ in range(case.batch)]
+        batch = pipeline._preprocess(case, clips).to(pipeline.device, dtype=pipeline.model.dtype)
+        ids = pipeline.model.generate(**batch, **pipeline._options(case))
+        new: list[list[int]] = ids[:, batch["input_ids"].shape[1] :].tolist()
+        pipeline.processor.batch_decode(new, skip_special_tokens=True)
+        return new
+
+    return run
+
+
+def timed(run: Run) -> tuple[float, list[list[int]]]:
+    start = time.perf_counter()
+    ids = run()
+    return time.perf_counter() - start, ids
+
+
+def main() -> int:
+    """Prints the overhead with its interval. Exit code 0: within what is promised; 1: not, or not told apart."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="demo")
+    parser.add_argument("--frames", type=int, default=4)
+    parser.add_argument("--new-tokens", type=int, default=32)
+    parser.add_argument("--half-width", type=float, default=0.005, help="of the interval, as a ratio (default 0.005)")
+    parser.add_argument("--max-minutes", type=float, default=20)
+    parser.add_argument("--threads", type=int, help="of torch (default: its own choice)")
+    parser.add_argument("--null", action="store_true", help="compare the plain path with itself")
+    options = parser.parse_args()
+
+    case = Case(options.frames, 1, options.new_tokens)
+    pipeline = LlavaPipeline(Plan(model=options.model))
+    facts = pipeline.load(SilentProbe(lambda: None))
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    baseline = plain(pipeline, case)
+    with tempfile.TemporaryDirectory() as folder:
+        candidate = baseline if options.null else instrumented(pipeline, case, Path(folder), facts.device)
+        for warm_up in (baseline, candidate):
+            warm_up()
+        ratios, seconds, equal = measure(baseline, candidate, options.half_width, options.max_minutes * 60)
+        hints = 0 if options.null else len((Path(folder) / "events.jsonl").read_bytes().splitlines())
+
+    low, high = median_interval(np.array(ratios)) or (-math.inf, math.inf)
+    overhead = math.expm1(float(np.median(ratios)))
+    runs = len(ratios)
+    print(
+        f"{facts.name} ({facts.parameters / 1e6:.0f} M parameters) on {facts.device}, {torch.get_num_threads()} threads, case {case.id}, {runs} pairs"
+    )
+    print(f"plain {np.median(seconds[0]) * 1e3:.1f} ms, {'plain' if options.null else 'instrumented'}", end=" ")
+    print(f"{np.median(seconds[1]) * 1e3:.1f} ms (medians); {hints / (runs + 1):.0f} hints a run")
+    print(f"overhead {overhead:+.2%}, 95 % interval {math.expm1(low):+.2%} … {math.expm1(high):+.2%}", end="")
+    print("" if (high - low) / 2 <= options.half_width else f"  (time ran out before ±{options.half_width:.1%})")
+    print(f"noise {np.std(ratios):.1%} a pair; token ids equal in {equal} of {runs} pairs")
+    return 0 if equal == runs and overhead <= PROMISED and (high - low) / 2 <= options.half_width else 1
+
+
+def measure(
+    baseline: Run, candidate: Run, half_width: float, limit: float
+) -> tuple[list[float], tuple[list[float], list[float]], int]:
+    """Log-ratios of pairs, the times of either path in seconds, and in how many pairs the ids were equal."""
+    ratios: list[float] = []
+    seconds: tuple[list[float], list[float]] = ([], [])
+    equal = 0
+    until = time.monotonic() + limit
+    while time.monotonic() < until or len(ratios) < 2:
+        if len(ratios) % 2:
+            (after, ids), (before, expected) = timed(candidate), timed(baseline)
+        else:
+            (before, expected), (after, ids) = timed(baseline), timed(candidate)
+        ratios.append(math.log(after / before))
+        seconds[0].append(before)
+        seconds[1].append(after)
+        equal += ids == expected
+        if len(ratios) % 10 == 0:
+            low, high = median_interval(np.array(ratios)) or (-math.inf, math.inf)
+            print(f"{len(ratios)} pairs: {math.expm1(low):+.2%} … {math.expm1(high):+.2%}", file=sys.stderr, flush=True)
+            if len(ratios) >= FEWEST_PAIRS and (high - low) / 2 <= half_width:
+                break
+    return ratios, seconds, equal
+
+
+if __name__ == "__main__":
+    sys.exit(main())
