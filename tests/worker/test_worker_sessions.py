@@ -2,6 +2,8 @@
 
 import json
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -171,3 +173,40 @@ os.killpg(0, signal.SIGHUP)
     timeline.poll()
     assert store.status(path) == "finished"
     assert len([row for row in timeline.runs.rows() if row["kind"] == "measured"]) == 20
+
+
+def test_a_disk_that_fills_up(tmp_path, plan):
+    """A real one, of 400 KiB: the session ends with its reason, in the room that was set aside for it."""
+    unshare = shutil.which("unshare")
+    mount = shutil.which("mount")
+    if (
+        not unshare
+        or not mount
+        or subprocess.run([unshare, "-rm", "true"], capture_output=True, check=False).returncode
+    ):
+        pytest.skip("no mount namespaces for this user")
+    script = f"""
+import json
+from pathlib import Path
+from llava_tui.session import store
+from llava_tui.session.launch import launch
+from llava_tui.session.timeline import Timeline
+path = store.create(Path({str(tmp_path)!r}), "full")
+worker = launch(path, {plan(rounds=2000).to_json()!r}, [])
+code = worker.wait(60)
+timeline = Timeline.open(path)
+last = list(timeline.states.rows())[-1]
+ends = [row["outcome"] for row in timeline.runs.rows()]
+print(json.dumps([code, store.status(path), last["reason"], timeline.corrupt, timeline.started.n, ends]))
+"""
+    inside = f"{mount} -t tmpfs -o size=400k none {tmp_path} && exec {sys.executable} -c {shlex.quote(script)}"
+    command = [unshare, "-rm", "sh", "-c", inside]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=90)
+    if "mount" in result.stderr and "denied" in result.stderr:
+        pytest.skip("mounting is not permitted")
+    code, status, reason, corrupt, begun, ends = json.loads(result.stdout)
+    assert (code, status) == (3, "failed")
+    assert corrupt <= 2, "the line that no longer fitted, at most one a stream"
+    assert reason.startswith("disk full")
+    assert len(ends) == begun, "every run that began has its end"
+    assert ends.count("ok") >= len(ends) - 1 > 5, "everything before it is kept"
