@@ -45,6 +45,7 @@ class Control:
         self._looked = 0
         self._interrupt = ""
         self._corrupt = 0
+        self._over = False
 
     @property
     def ending(self) -> bool:
@@ -54,6 +55,12 @@ class Control:
     def interrupt(self, reason: str) -> None:
         """A signal asks for the end, now. Only notes it: a signal handler may have cut into anything."""
         self._interrupt = reason
+
+    def finish(self) -> None:
+        """The last look: nothing is accepted any more."""
+        self._over = True
+        self._looked = 0
+        self.poll()
 
     def poll(self) -> None:
         """Answers what has come in, if it is time to look again. About 0.1 µs where it is not, 2 µs where it is."""
@@ -83,6 +90,8 @@ class Control:
         if handle is None:
             known = "pause, resume, stop, stop-now, skip, repeat, extend"
             accepted, text = False, f"no such command: {safe_text(command.verb, 40)!r}; there are {known}"
+        elif self._over:
+            accepted, text = False, "the session is over"
         elif self.ending and command.verb != "stop-now":
             accepted, text = False, "the session is ending"
         else:

@@ -21,7 +21,7 @@ from llava_tui.events import RunEnd, RunStart, StageTree, StateChange
 from llava_tui.pipelines.base import LOAD_STAGES, Cancelled, Pipeline, PipelineError, Probe, RunResult
 from llava_tui.plan import Case, Plan
 from llava_tui.session.reader import safe_text
-from llava_tui.worker.clock import Clock
+from llava_tui.worker.clock import BlindDeviceClock, Clock
 from llava_tui.worker.control import Control, LoadWatch
 from llava_tui.worker.memory import allocator_peaks, is_out_of_memory, release
 from llava_tui.worker.recorder import Recorder, SilentProbe, Spans
@@ -103,6 +103,7 @@ class Course:
             final, reason = "failed", f"a fault of llava-tui ({type(error).__name__}: {error}); see worker.log"
         with contextlib.suppress(StreamLost):
             self._enter("closing")
+            self._control.finish()
         try:
             if self._pipeline is not None:
                 self._pipeline.close()
@@ -145,7 +146,7 @@ class Course:
 
     def _verdict(self) -> tuple[str, str]:
         dropped = self._schedule.dropped
-        if self._control.ending:
+        if self._control.stop_now or (self._control.stop and self._schedule.left()):
             return "stopped", self._control.stop_now or self._control.stop
         if self._untrusted:
             return "failed", _named(self._untrusted)
@@ -184,6 +185,8 @@ class Course:
         self._write(msgspec.structs.replace(facts, t=self._now()))
         self._device = facts.device
         self._clock = self._clock.on(facts.device)
+        if isinstance(self._clock, BlindDeviceClock):
+            log.warning("%s has no timed events: device stages cannot be told apart", facts.device)
         peaks = allocator_peaks(facts.device)
         write, check = self._sink.write, self._check
         self._recorder = Recorder(pipeline.stages, self._clock, check, write, pipeline.detokenize, peaks)

@@ -175,8 +175,13 @@ class Recorder:
     # --- after the run -----------------------------------------------------------------------------------------------
 
     def first_sequence(self, since: int = 0) -> list[int]:
-        """Token ids of the batch's first sequence; waits for the device."""
-        return [int(ids[0]) for ids in self._ids[since:]]
+        """Token ids of the batch's first sequence, from the ``since``-th on; waits for the device, once."""
+        first = [ids[0] for ids in self._ids[since:]]
+        if first and hasattr(first[0], "device"):
+            import torch
+
+            first = torch.stack(first).tolist()
+        return first
 
     def finish(self) -> Spans:
         """Waits for the device once and lays everything out; also after a run that was cut short."""

@@ -76,10 +76,10 @@ class Schedule:
 
     def skip(self, case: str) -> int:
         """Leaves out what remains of a case; returns how many runs that were."""
-        before = self._left()
+        before = self.left()
         self.skipped.add(case)
         self._remove(case)
-        return before - self._left()
+        return before - self.left()
 
     def repeat(self, case: str) -> None:
         """One more measured run of the case, as soon as measuring is on, as a round of its own: within a round every
@@ -95,10 +95,14 @@ class Schedule:
         self._ahead.extend(range(self._next_round, self._next_round + rounds))
         self._next_round += rounds
 
+    def left(self) -> int:
+        """Runs that are still to come."""
+        return len(self._pending) + len(self._ahead) * len(self._taking_part())
+
     def event(self, t: int) -> events.Schedule:
         """The schedule as it stands."""
         rule = _count(self.rounds, "round") + (f" and {_count(self._repeats, 'repeat')}" if self._repeats else "")
-        left = self._left()
+        left = self.left()
         cold = 1 if left and not self._cold_started and not self._cold_taken else 0
         return events.Schedule(
             t=t,
@@ -110,9 +114,6 @@ class Schedule:
 
     def _taking_part(self) -> set[str]:
         return self.cases.keys() - self.dropped.keys() - self.skipped
-
-    def _left(self) -> int:
-        return len(self._pending) + len(self._ahead) * len(self._taking_part())
 
     def _remove(self, case: str) -> None:
         self._pending = deque(planned for planned in self._pending if planned.case.id != case)

@@ -5,8 +5,9 @@ import logging
 import pytest
 from worker_fakes import FakePipeline, MemoryStream, make_course
 
-from llava_tui.events import Log, RunEnd, RunStart, Schedule, StageTree, StateChange
+from llava_tui.events import Answer, Log, RunEnd, RunStart, Schedule, StageTree, StateChange
 from llava_tui.pipelines.base import PipelineError
+from llava_tui.session.control import send
 from llava_tui.worker.clock import SimulatedClock
 from llava_tui.worker.sink import EventSink, LogEvents
 
@@ -205,3 +206,32 @@ def test_a_signal_in_the_middle_of_a_run(tmp_path, plan, stream):
     assert ended(stream, "cancelled") == [("warm-up", F1)]
     assert isinstance(pipeline, FakePipeline)
     assert pipeline.closed
+
+
+def test_a_stop_in_the_last_run_leaves_nothing_out(tmp_path, plan, stream):
+    course, pipeline, control = make_course(tmp_path, plan(**TWO), stream)
+
+    def stop():
+        if len(stream.of(RunEnd)) == 9:  # All but the last: load, cold, 2 warm-ups, 2 cross-checks, 3 of 4 measured.
+            send(tmp_path, "stop")
+            control._looked = 0
+
+    pipeline.faults = {(case, count): stop for case in (F1, F2) for count in range(1, 6)}
+    assert course.run() == 0
+    assert len(ended(stream)) == 10
+    assert last_state(stream) == ("closed", "")
+
+
+def test_what_comes_too_late_is_answered(tmp_path, plan, stream):
+    course, _, _ = make_course(tmp_path, plan(**TWO), stream)
+    write = stream.write
+
+    def watched(event):
+        if isinstance(event, StateChange) and event.state == "closing":
+            send(tmp_path, "extend", rounds=3)
+        write(event)
+
+    stream.write = watched
+    assert course.run() == 0
+    (answer,) = stream.of(Answer)
+    assert (answer.accepted, answer.text) == (False, "the session is over")
