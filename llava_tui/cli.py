@@ -20,18 +20,21 @@ class Group(click.Group):
     """Turns a user's mistake into one line and exit code 2, never a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        from llava_tui.models import ModelError
-        from llava_tui.plan import PlanError
-        from llava_tui.session.reader import SessionError
-
         try:
             return super().invoke(ctx)
-        except (PlanError, SessionError, ModelError) as error:
-            _refuse(str(error))
         except BrokenPipeError:
             # The reader of our output went away (``| head``): nothing is wrong here.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(0)
+        except Exception as error:
+            # Imported only now: the first paint of the monitor waits for every import before it.
+            from llava_tui.models import ModelError
+            from llava_tui.plan import PlanError
+            from llava_tui.session.reader import SessionError
+
+            if isinstance(error, (PlanError, SessionError, ModelError)):
+                _refuse(str(error))
+            raise
 
 
 def _refuse(message: str) -> NoReturn:

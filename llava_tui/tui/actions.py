@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from enum import Enum, auto
+from typing import Literal, NamedTuple
 
 from textual.binding import Binding
 
-
-class Where(Enum):
-    """When an action is offered."""
-
-    ALWAYS = auto()
-    LIVE = auto()
-    """While a worker is there to ask."""
+Where = Literal["always", "live"]
+"""When an action is offered; ``live``: while a worker is there to ask."""
 
 
-@dataclass(frozen=True, slots=True)
-class Action:
+class Action(NamedTuple):
     """One thing that can be done. The method ``do_<id>`` of the screen, or of the app, does it."""
 
     id: str
@@ -28,16 +21,16 @@ class Action:
     """In the footer: a word or two."""
     help: str
     """A sentence."""
-    where: Where = Where.ALWAYS
+    where: Where = "always"
     priority: int = 0
     """Footer: the higher, the longer it stays on a narrow screen; 0 is never shown there."""
 
 
 ACTIONS: tuple[Action, ...] = (
-    Action("pause", ("p",), "pause", "Pause the run between two stages, or go on with it.", Where.LIVE, 70),
-    Action("stop", ("s",), "stop…", "Stop after this run, or at once: asks first.", Where.LIVE, 80),
-    Action("skip", ("k",), "skip case", "Leave out what remains of the case that is running.", Where.LIVE, 40),
-    Action("more", ("plus",), "more rounds", "One more round of every case.", Where.LIVE, 30),
+    Action("pause", ("p",), "pause", "Pause the run between two stages, or go on with it.", "live", 70),
+    Action("stop", ("s",), "stop…", "Stop after this run, or at once: asks first.", "live", 80),
+    Action("skip", ("k",), "skip case", "Leave out what remains of the case that is running.", "live", 40),
+    Action("more", ("plus",), "more rounds", "One more round of every case.", "live", 30),
     Action("case", ("v",), "next case", "Show the next case's table; after the last, the running one.", priority=50),
     Action("theme", ("t",), "light/dark", "Dark, light, or the terminal's own colours.", priority=10),
     Action("quit", ("q", "d", "ctrl+q"), "quit", "Leave. A live run goes on: this detaches from it.", priority=90),
@@ -64,7 +57,7 @@ def bindings() -> list[Binding]:
 
 def offered(live: bool) -> list[Action]:
     """What can be done now, in the table's order."""
-    return [entry for entry in ACTIONS if entry.where is Where.ALWAYS or live]
+    return [entry for entry in ACTIONS if entry.where == "always" or live]
 
 
 def key_name(key: str) -> str:

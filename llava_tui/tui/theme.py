@@ -41,7 +41,9 @@ _COLOURS: dict[str, tuple[str, str, str]] = {
 }
 _BACKGROUNDS = ("#121212", "#ffffff")
 
-DARK, LIGHT, TERMINAL = "llava-dark", "llava-light", "llava-terminal"
+DARK, LIGHT = "llava-dark", "llava-light"
+TERMINAL = "ansi-dark"
+"""Textual's own theme of the terminal's colours."""
 
 
 def step_style(index: int) -> str:
@@ -50,8 +52,8 @@ def step_style(index: int) -> str:
 
 
 def themes() -> list[Theme]:
-    """The three themes, for :meth:`textual.app.App.register_theme`."""
-    dark, light = (
+    """Our two themes, for :meth:`textual.app.App.register_theme`."""
+    return [
         Theme(
             name=name,
             primary=_colour("accent", index),
@@ -67,23 +69,7 @@ def themes() -> list[Theme]:
             dark=index == 0,
         )
         for index, name in enumerate((DARK, LIGHT))
-    )
-    terminal = Theme(
-        name=TERMINAL,
-        primary="ansi_blue",
-        secondary="ansi_magenta",
-        accent="ansi_blue",
-        foreground="ansi_default",
-        background="ansi_default",
-        surface="ansi_default",
-        panel="ansi_default",
-        success="ansi_green",
-        warning="ansi_yellow",
-        error="ansi_red",
-        dark=True,
-        ansi=True,
-    )
-    return [dark, light, terminal]
+    ]
 
 
 def _colour(name: str, index: int) -> str:

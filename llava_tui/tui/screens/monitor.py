@@ -13,14 +13,12 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.geometry import Region
 from textual.screen import Screen
-from textual.timer import Timer
 
 from llava_tui.tui import actions
 from llava_tui.tui.clock import FixedClock, LiveClock, ViewerClock
 from llava_tui.tui.widgets.arrangement import SIDE_BY_SIDE, Wants, arrange
 from llava_tui.tui.widgets.canvas import LineCanvas
 from llava_tui.tui.widgets.cells import Line, fit
-from llava_tui.tui.widgets.overlays import HelpOverlay, Question
 
 if TYPE_CHECKING:
     from llava_tui.session.timeline import Timeline, View
@@ -83,8 +81,6 @@ class MonitorScreen(Screen[None]):
         self._wants: tuple[int, int, Wants] | None = None
         self._status_asked = 0
         self._waiting: dict[str, tuple[str, int]] = {}
-        self._opened: Timeline | Exception | None = None
-        self._timer: Timer | None = None
 
     # --- building ---------------------------------------------------------------------------------------------------
 
@@ -101,12 +97,10 @@ class MonitorScreen(Screen[None]):
     def on_mount(self) -> None:
         """Paints at once, and opens the session aside: a large one takes seconds."""
         self._resize(Wants())
-        self.call_after_refresh(self._begin)
-
-    def _begin(self) -> None:
-        self._draw_footer()
-        self._say("heading", [[(f" opening {self.path.name} …", "strong")]])
-        threading.Thread(target=self._open, name="open-session", daemon=True).start()
+        width = self.app.size.width
+        self.query_one("#heading", LineCanvas).begin([fit([(f" opening {self.path.name} …", "strong")], width)])
+        self.query_one("#footer", LineCanvas).begin([self._footer(width)])
+        self.call_after_refresh(threading.Thread(target=self._open, name="open-session", daemon=True).start)
 
     def _open(self) -> None:
         """In a thread of its own: reads the session, and imports what drawing it needs."""
@@ -134,7 +128,7 @@ class MonitorScreen(Screen[None]):
             self._clock = self._new_clock(opened)
         self._draw_footer()
         self.redraw()
-        self._timer = self.set_interval(1 / self._fps, self.tick)
+        self.set_interval(1 / self._fps, self.tick)
 
     def _new_clock(self, timeline: Timeline) -> ViewerClock:
         if self.look is None or not self.look.live:
@@ -147,7 +141,7 @@ class MonitorScreen(Screen[None]):
         """One look: what is new, who is there, what has changed."""
         if self.timeline is None or self._clock is None or self.look is None:
             return
-        if self.timeline.poll():
+        if self.look.live and self.timeline.poll():
             self._clock.saw(self.timeline.end)
         self._ask_status()
         if self.app.screen is self:
@@ -167,7 +161,8 @@ class MonitorScreen(Screen[None]):
         self.look.status = store.status(self.path)
         if self._clock is not None and was_live != self.look.live:
             # Its last words may have come after the last poll.
-            self.timeline.poll()
+            if self.timeline.poll():
+                self._clock.saw(self.timeline.end)
             if not self._given_clock:
                 self._clock = self._new_clock(self.timeline)
             self._draw_footer()
@@ -241,17 +236,16 @@ class MonitorScreen(Screen[None]):
         self._draw_footer()
         self.redraw()
 
-    def _say(self, part: str, lines: list[Line]) -> None:
-        canvas = self.query_one("#" + part, LineCanvas)
-        canvas.show([fit(line, canvas.size.width) for line in lines])
-
     def _draw_footer(self) -> None:
         canvas = self.query_one("#footer", LineCanvas)
-        keys = actions.footer_keys(self.offered(), max(canvas.size.width - 2, 0))
+        canvas.show([self._footer(canvas.size.width)])
+
+    def _footer(self, width: int) -> Line:
+        keys = actions.footer_keys(self.offered(), max(width - 2, 0))
         line: Line = [(" ", "text")]
         for index, (key, title) in enumerate(keys):
             line += [("  " if index else "", "text"), (key, "key"), (" " + title, "dim")]
-        canvas.show([fit(line, canvas.size.width)])
+        return fit(line, width)
 
     # --- actions ----------------------------------------------------------------------------------------------------
 
@@ -282,6 +276,8 @@ class MonitorScreen(Screen[None]):
 
     def do_stop(self) -> None:
         """Asks first."""
+        from llava_tui.tui.widgets.overlays import Question
+
         self.app.push_screen(
             Question("Stop the run?", [("y", "after this run", "stop"), ("x", "now", "stop-now")]),
             self._stop_answered,
@@ -329,6 +325,8 @@ class MonitorScreen(Screen[None]):
 
     def do_help(self) -> None:
         """The keys."""
+        from llava_tui.tui.widgets.overlays import HelpOverlay
+
         self.app.push_screen(HelpOverlay(self.offered()))
 
     # --- asking the worker ------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 SIDE_BY_SIDE = 100
 """From this width on, output and log stand beside each other."""
@@ -11,8 +11,7 @@ SIDE_BY_SIDE = 100
 PARTS = ("heading", "steps", "run", "gauges", "strips", "output", "log", "transport", "footer")
 
 
-@dataclass(frozen=True, slots=True)
-class Wants:
+class Wants(NamedTuple):
     """What there is to show, in lines: at the least, and at the most."""
 
     top_steps: int = 3

@@ -27,6 +27,7 @@ class LineCanvas(Widget):
         super().__init__(id=id)
         self._lines: list[Line] = []
         self._strips: list[Strip | None] = []
+        self._blank: Strip | None = None
         self._named: dict[str, Style] = {}
 
     def on_mount(self) -> None:
@@ -37,7 +38,13 @@ class LineCanvas(Widget):
     def _restyle(self) -> None:
         self._named = styles(self.app.current_theme)
         self._strips = [None] * len(self._lines)
+        self._blank = None
         self.refresh()
+
+    def begin(self, lines: list[Line]) -> None:
+        """What the first paint shows, before there is a size."""
+        self._lines = lines
+        self._strips = [None] * len(lines)
 
     def show(self, lines: Iterable[Line]) -> list[Region]:
         """:meth:`change`, and the repaint of it."""
@@ -79,15 +86,20 @@ class LineCanvas(Widget):
     def render_line(self, y: int) -> Strip:
         """The cached strip of line ``y``, filters applied. Every segment has a style: NO_COLOR's filter needs one."""
         width = self.size.width
-        strip = self._strips[y] if y < len(self._lines) else None
+        if y >= len(self._lines):
+            if self._blank is None or self._blank.cell_length != width:
+                self._blank = self._strip([], width)
+            return self._blank
+        strip = self._strips[y]
         if strip is None or strip.cell_length != width:
-            line = self._lines[y] if y < len(self._lines) else []
-            strip = Strip([Segment(text, self._style(name)) for text, name in line])
-            strip = strip.adjust_cell_length(width, self._style(TEXT))
-            for line_filter in self.get_line_filters():
-                strip = strip.apply_filter(line_filter, self.background_colors[1])
-            if y < len(self._lines):
-                self._strips[y] = strip
+            strip = self._strips[y] = self._strip(self._lines[y], width)
+        return strip
+
+    def _strip(self, line: Line, width: int) -> Strip:
+        strip = Strip([Segment(text, self._style(name)) for text, name in line])
+        strip = strip.adjust_cell_length(width, self._style(TEXT))
+        for line_filter in self.get_line_filters():
+            strip = strip.apply_filter(line_filter, self.background_colors[1])
         return strip
 
     def render_lines(self, crop: Region) -> list[Strip]:

@@ -6,7 +6,6 @@ they know nothing of Textual. Style names are those of :mod:`llava_tui.tui.theme
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable, Sequence
 
 from rich.cells import cell_len, get_character_cell_size
@@ -28,6 +27,8 @@ def plain(text: str) -> str:
     joiners, direction marks and variation selectors, on whose width terminals disagree, are dropped."""
     if text.isprintable() and (text.isascii() or "\ufe0f" not in text):
         return text
+    import unicodedata  # only foreign text needs it
+
     return "".join(
         char if char.isprintable() else "" if unicodedata.category(char) in ("Cf", "Cs") else " "
         for char in text
