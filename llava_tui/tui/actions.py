@@ -65,9 +65,10 @@ def key_name(key: str) -> str:
     return _KEY_NAMES.get(key, key.replace("ctrl+", "^"))
 
 
-def footer_keys(actions: Iterable[Action], width: int) -> list[tuple[str, str]]:
+def footer_keys(actions: Iterable[Action], width: int, renamed: dict[str, str] | None = None) -> list[tuple[str, str]]:
     """(key, title) of the actions that fit ``width`` cells with two spaces between, the most important kept, in the
-    table's order."""
+    table's order. ``renamed``: titles that are others at the moment, by id."""
+    actions = [entry._replace(title=(renamed or {}).get(entry.id, entry.title)) for entry in actions]
     wanted = sorted((entry for entry in actions if entry.priority), key=lambda entry: -entry.priority)
     kept: set[str] = set()
     used = 0
@@ -77,4 +78,4 @@ def footer_keys(actions: Iterable[Action], width: int) -> list[tuple[str, str]]:
             break
         kept.add(entry.id)
         used += size
-    return [(key_name(entry.keys[0]), entry.title) for entry in ACTIONS if entry.id in kept]
+    return [(key_name(entry.keys[0]), entry.title) for entry in actions if entry.id in kept]

@@ -78,7 +78,8 @@ class LlavaTui(App[None]):
         canvases.
         """
         driver = self._driver
-        if driver is None or self.is_headless or self._batch_count or self.screen._layout_required:
+        covered = any(canvas.screen is not self.screen for canvas, _ in changes)
+        if covered or driver is None or self.is_headless or self._batch_count or self.screen._layout_required:
             for canvas, regions in changes:
                 canvas.refresh(*regions)
             return

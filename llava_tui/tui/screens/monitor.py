@@ -80,6 +80,7 @@ class MonitorScreen(Screen[None]):
         self._drawn: dict[str, tuple[object, float]] = {}
         self._wants: tuple[int, int, Wants] | None = None
         self._status_asked = 0
+        self._answered: tuple[int, str] | None = None
         self._waiting: dict[str, tuple[str, int]] = {}
 
     # --- building ---------------------------------------------------------------------------------------------------
@@ -184,6 +185,9 @@ class MonitorScreen(Screen[None]):
         from llava_tui.tui.widgets.panels import PANELS, wants
 
         self._settle_answers(view, look)
+        if (stamp := (view.answers.n, view.state)) != self._answered:
+            self._answered = stamp
+            self._draw_footer()
         if self._resize(wants(view, look)):
             # Sizes are known after the layout.
             self.call_after_refresh(self.redraw)
@@ -241,7 +245,8 @@ class MonitorScreen(Screen[None]):
         canvas.show([self._footer(canvas.size.width)])
 
     def _footer(self, width: int) -> Line:
-        keys = actions.footer_keys(self.offered(), max(width - 2, 0))
+        renamed = {"pause": "go on"} if self._pausing() else {}
+        keys = actions.footer_keys(self.offered(), max(width - 2, 0), renamed)
         line: Line = [(" ", "text")]
         for index, (key, title) in enumerate(keys):
             line += [("  " if index else "", "text"), (key, "key"), (" " + title, "dim")]
@@ -270,9 +275,16 @@ class MonitorScreen(Screen[None]):
 
     def do_pause(self) -> None:
         """Pause, or go on."""
+        self._send("resume" if self._pausing() else "pause")
+
+    def _pausing(self) -> bool:
+        """Whether the run is paused, or will be after the run that is going on."""
         view = self.view
-        paused = view is not None and view.state == "paused"
-        self._send("resume" if paused else "pause")
+        if view is None:
+            return False
+        verbs = [row["verb"] for row in view.answers.rows(view.answers.where(accepted=True))[-64:]]
+        asked = [verb for verb in verbs if verb in ("pause", "resume")]
+        return view.state == "paused" or asked[-1:] == ["pause"]
 
     def do_stop(self) -> None:
         """Asks first."""

@@ -40,7 +40,12 @@ def interval(low: float | None, high: float | None, n: int) -> str:
         return "too few" if n else NONE
     top = max(abs(low), abs(high))
     scale, unit = next((scale, unit) for limit, scale, unit in _UNITS if top < limit)
-    places = 0 if unit == "ns" else min(max(2 - math.floor(math.log10(max(top / scale, 1e-9))), 0), 3)
+    # Three digits of the value, or as many as tell the ends apart by two.
+    value, apart = top / scale, (high - low) / scale
+    places = 2 - math.floor(math.log10(value)) if value > 0 else 0
+    if apart > 0:
+        places = max(places, 1 - math.floor(math.log10(apart)))
+    places = 0 if unit == "ns" else min(max(places, 0), 3)
     return f"{low / scale:.{places}f} … {high / scale:.{places}f} {unit}"
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from llava_tui.tui.widgets import figures
 from llava_tui.tui.widgets.cells import TEXT, Line, clip, fit, join, right
+from llava_tui.tui.widgets.figures import NONE
 from llava_tui.tui.widgets.look import Look
 
 if TYPE_CHECKING:
@@ -22,6 +23,17 @@ THROTTLE = (
     (0x04, "power cap", "warn"),
 )
 """NVML's clocks-event reasons that slow a run down."""
+
+
+_SHOWN = {
+    "utilization": "util",
+    "memory_used": "mem",
+    "power_mw": "power",
+    "temperature_c": "temperature",
+    "sm_clock_mhz": "clock",
+    "energy_mj": "energy",
+}
+"""The fields of a sample that have a place here, by the word for them."""
 
 
 def gpus(view: View) -> list[int]:
@@ -42,7 +54,7 @@ def gauges_key(view: View, look: Look) -> object:
 
 def draw_gauges(view: View, look: Look, width: int, height: int) -> list[Line]:
     """The GPUs in order, then the host."""
-    lines = [_gpu_line(view, gpu, width) for gpu in gpus(view)[:height]] or [_no_gpu_line(view, width)]
+    lines = [_gpu_line(view, look, gpu, width) for gpu in gpus(view)[:height]] or [_no_gpu_line(view, width)]
     if len(lines) < height and (view.host.n or not gpus(view)):
         lines.append(_host_line(view, width))
     return lines[:height]
@@ -56,7 +68,7 @@ def _newest(view: View, gpu: int) -> dict[str, Any] | None:
     return None
 
 
-def _gpu_line(view: View, gpu: int, width: int) -> Line:
+def _gpu_line(view: View, look: Look, gpu: int, width: int) -> Line:
     device = view.devices[gpu]
     name = _short_name(device)
     reasons = view.absent(gpu)
@@ -69,8 +81,11 @@ def _gpu_line(view: View, gpu: int, width: int) -> Line:
     memory: Line = [("mem ", "dim"), (right(figures.gib(used), 5), TEXT), (f"/{figures.gib(total)} GiB", "dim")]
     if mine is not None:
         memory.append((f" (run {figures.gib(mine)})", "dim"))
+    elif (reserved := look.once("reserved", view.runs.n, lambda: _reserved(view))) is not None:
+        # Where the driver does not know the worker by its PID (containers): what its allocator holds.
+        memory.append((f" (torch {figures.gib(reserved)})", "dim"))
     power, limit = row.get("power_mw"), row.get("power_limit_mw")
-    watts = figures.NONE if power is None else f"{power / 1000:.0f}"
+    watts = NONE if power is None else f"{power / 1000:.0f}"
     most = "" if limit is None else f"/{limit / 1000:.0f}"
     temperature, sm = row.get("temperature_c"), row.get("sm_clock_mhz")
     parts: list[Line] = [start, [("util ", "dim"), (right(figures.percent(row.get("utilization")), 5), TEXT)], memory]
@@ -78,16 +93,19 @@ def _gpu_line(view: View, gpu: int, width: int) -> Line:
         parts.append([("⚠ " + slowed[0], slowed[1])])
     parts += [
         [(right(watts, 3), TEXT), (f"{most} W", "dim")],
-        [(f"{temperature:.0f} °C" if temperature is not None else f"{figures.NONE} °C", TEXT)],
-        [(f"{sm:.0f} MHz" if sm is not None else f"{figures.NONE} MHz", TEXT)],
+        [(f"{temperature:.0f} °C" if temperature is not None else f"{NONE} °C", TEXT)],
+        [(f"{sm:.0f} MHz" if sm is not None else f"{NONE} MHz", TEXT)],
     ]
     peak, spent = _peak(view, gpu), _energy(view, gpu)
     if peak is not None:
         parts.append([("▲peak ", "dim"), (figures.gib(peak), TEXT)])
     if spent is not None:
         parts.append([(figures.energy(spent), TEXT)])
-    if missing := [f"{field}: {reason}" for field, reason in reasons.items()]:
-        parts.append([(missing[0] + (f" (+{len(missing) - 1})" if len(missing) > 1 else ""), "dim")])
+    by_reason: dict[str, list[str]] = {}
+    for field, word in _SHOWN.items():
+        if field in reasons and row.get(field) is None:
+            by_reason.setdefault(reasons[field], []).append(word)
+    parts += [[(f"{NONE} {', '.join(words)}: {reason}", "dim")] for reason, words in by_reason.items()]
     return join(parts, 2, width)
 
 
@@ -102,6 +120,15 @@ def _throttle(bits: float | None) -> tuple[str, str] | None:
     if bits is None:
         return None
     return next(((word, style) for bit, word, style in THROTTLE if int(bits) & bit), None)
+
+
+def _reserved(view: View) -> float | None:
+    """The most that the allocator held on the device in the newest run."""
+    stages = view.stages
+    if stages.n == 0:
+        return None
+    held = np.asarray(stages["reserved"])[-64:][np.asarray(stages["run"])[-64:] == stages["run"][-1]]
+    return float(np.nanmax(held)) if np.isfinite(held).any() else None
 
 
 def _peak(view: View, gpu: int) -> float | None:
@@ -122,7 +149,7 @@ def _no_gpu_line(view: View, width: int) -> Line:
     reason = view.absent(-1).get("*", "")
     if not reason:
         reason = "waiting for the first reading" if view.host.n == 0 else "none was found"
-    return fit([(" GPU    " if width > 40 else " GPU ", TEXT), (f"{figures.NONE} ", TEXT), (reason, "dim")], width)
+    return fit([(" GPU    " if width > 40 else " GPU ", TEXT), (f"{NONE} ", TEXT), (reason, "dim")], width)
 
 
 def _host_line(view: View, width: int) -> Line:
@@ -137,6 +164,6 @@ def _host_line(view: View, width: int) -> Line:
         ],
         [("worker ", "dim"), (right(figures.percent(row.get("worker_cpu")), 5), TEXT), (" of a core", "dim")],
         [("RSS ", "dim"), (right(figures.memory(rss), 8), TEXT)],
-        [("load ", "dim"), (figures.NONE if load is None else f"{load:.2f}", TEXT)],
+        [("load ", "dim"), (NONE if load is None else f"{load:.2f}", TEXT)],
     ]
     return join(parts, 2, width)

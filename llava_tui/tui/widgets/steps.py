@@ -92,10 +92,10 @@ def draw_steps(view: View, look: Look, width: int, height: int) -> list[Line]:
         if not rows[:-1]:
             lines = [fit([(" no stages are known yet", "dim")], width - 1)]
         if figures_line:
-            lines.append(fit(_figures(table, width - 1), width - 1))
+            lines.append(fit(_figures(table, width - 1, look.live), width - 1))
         return lines
 
-    lines = look.once("steps", (view.runs.n, view.trees.n, table.case, width, height), body)
+    lines = look.once("steps", (view.runs.n, view.trees.n, table.case, width, height, look.live), body)
     heading = fit(_heading(view, look, table, columns, width), width)
     marks = [_mark(row, running) for row in rows]
     marks += [(" ", TEXT)] * (len(lines) - len(marks))
@@ -166,10 +166,10 @@ def _detail(row: StepRow, table: StepTable) -> str:
     return ""
 
 
-def _figures(table: StepTable, width: int) -> Line:
+def _figures(table: StepTable, width: int, live: bool) -> Line:
     """What a run comes to, in the field's own words."""
     if table.n == 0:
-        note = "no measured run yet: statistics begin after the warm-up"
+        note = "no measured run yet: statistics begin after the warm-up" if live else "no run was measured"
         return [(" " + note, "dim")]
     fps = table.frames_per_second.median
     pairs = [
@@ -206,12 +206,13 @@ def _draw_loading(view: View, width: int) -> list[Line]:
     lines: list[Line] = [
         [(left(heading, min(40, width - 12)), "strong"), (right(figures.elapsed(view.t - began), 12), "accent")]
     ]
+    titles = {info.path: info.title for info in view.tree}
     segments = hinted_segments(view)
     for index, (path, start, end) in enumerate(segments):
         if path == "load":
             continue
         going = index + 1 == len(segments)
-        title = path.removeprefix("load.").replace("_", " ")
+        title = titles.get(path, path.removeprefix("load.").replace("_", " "))
         lines.append(
             [
                 ("▸" if going else "✓", "live" if going else "good"),
