@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -18,6 +19,7 @@ log = logging.getLogger(__name__)
 
 POLL_NS = 20_000_000
 """Control is looked at this often at most; far below the 200 ms in which an answer is promised."""
+SWITCH_S = 0.0005
 MOST_ROUNDS = 100_000
 
 Reply = tuple[bool, str]
@@ -172,14 +174,19 @@ class LoadWatch:
         self._on_stop = on_stop
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="load-watch", daemon=True)
+        self._interval = sys.getswitchinterval()
 
     def __enter__(self) -> LoadWatch:
+        # Reading one command takes a dozen system calls, and after each the interpreter lock must be had back from an
+        # import that does not let go by itself: at the default of 5 ms they add up to what an answer may take.
+        sys.setswitchinterval(SWITCH_S)
         self._thread.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._done.set()
         self._thread.join()
+        sys.setswitchinterval(self._interval)
 
     def _watch(self) -> None:
         while not self._done.wait(POLL_NS / 1e9):

@@ -27,7 +27,7 @@ from llava_tui.worker.control import Control
 from llava_tui.worker.course import Course, Telemetry
 from llava_tui.worker.facts import header
 from llava_tui.worker.schedule import Schedule
-from llava_tui.worker.sink import EventSink, LogEvents, StreamLost
+from llava_tui.worker.sink import EventSink, LogEvents, StreamLost, loss
 
 SAMPLER_GRACE_S = 3.0
 
@@ -52,10 +52,10 @@ def main(arguments: list[str] | None = None) -> int:
             plan = from_json(sys.stdin.buffer.read())
             held.callback(lock(folder).release)
             clock: Clock = SimulatedClock(plan.time_scale) if plan.pipeline == "simulated" else HostClock()
-            write_atomically(folder / HEADER, header(folder, plan, argv, clock.now(), time.time_ns()))
             sink = EventSink(StreamWriter(folder / "events.jsonl"))
             schedule = Schedule(plan)
             control = Control(CommandReader(folder), sink.write, clock, schedule)
+            write_atomically(folder / HEADER, header(folder, plan, argv, clock.now(), time.time_ns()))
         except (PlanError, SessionError) as error:
             _tell(options.ready_fd, f"error: {error}")
             return 2
@@ -111,8 +111,11 @@ class SimulatedStream:
         self._sink: EventSink | None = None
 
     def start(self) -> None:
-        """Opens the stream; a disk that takes none shows at the first run's end."""
-        self._sink = EventSink(StreamWriter(self._path))
+        """Opens the stream. Raises :class:`StreamLost`."""
+        try:
+            self._sink = EventSink(StreamWriter(self._path))
+        except OSError as error:
+            raise StreamLost(loss(error)) from None
 
     def write(self, event: TelemetryEvent) -> None:
         """One sample. Raises :class:`StreamLost`."""

@@ -38,7 +38,7 @@ class EventSink:
                 self._writer.write(event)
             except OSError as error:
                 if not self.lost:
-                    self.lost = _reason(error)
+                    self.lost = loss(error)
                     raise StreamLost(self.lost) from None
 
     def sync(self) -> None:
@@ -48,7 +48,7 @@ class EventSink:
                 self._writer.sync()
             except OSError as error:
                 if not self.lost:
-                    self.lost = _reason(error)
+                    self.lost = loss(error)
                     raise StreamLost(self.lost) from None
 
     def require(self) -> None:
@@ -60,7 +60,8 @@ class EventSink:
         self._writer.close()
 
 
-def _reason(error: OSError) -> str:
+def loss(error: OSError) -> str:
+    """Why a session cannot be written on, in a line that says how to mend it."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "disk full: the sessions folder takes no more; free space there and run again"
     return f"the session cannot be written: {os.strerror(error.errno or 0)}; check the disk of the sessions folder"

@@ -3,6 +3,8 @@
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -123,3 +125,23 @@ def test_killed_at_any_moment_the_session_opens(start):
         timeline = Timeline.open(live.path)
         assert timeline.corrupt == 0, "a torn last line is not yet a line"
         assert timeline.states.n > 0 or timeline.runs.n == 0
+
+
+def test_hearing_a_command_loads_nothing(tmp_path):
+    """A command comes between two tokens of a timed run: importing numpy there would be 0.2 s of somebody's figure."""
+    script = f"""
+import sys
+from pathlib import Path
+import llava_tui.worker.main
+from llava_tui.session.control import CommandReader, send
+path = Path({str(tmp_path)!r})
+reader = CommandReader(path)
+before = set(sys.modules)
+send(path, "pause")
+assert [command.verb for command in reader.read()] == ["pause"]
+print(*sorted(set(sys.modules) - before))
+"""
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    heavy = {"numpy", "torch", "scipy", "textual", "psutil"}
+    assert heavy.isdisjoint(result.stdout.split())
+    assert len(result.stdout.split()) < 5
