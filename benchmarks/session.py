@@ -24,10 +24,13 @@ from llava_tui.session import control, store, writer
 from llava_tui.session.reader import CHUNK
 from llava_tui.session.timeline import Timeline
 
-STAGES = ["frames", "frames.decode_frames", "encode", "encode.preprocess", "encode.h2d", "encode.vision_tower", "encode.projector", "generate", "generate.prefill", "generate.decode", "generate.detokenize"]
+STAGES = [
+    *("frames", "frames.decode_frames", "encode", "encode.preprocess", "encode.h2d", "encode.vision_tower"),
+    *("encode.projector", "generate", "generate.prefill", "generate.decode", "generate.detokenize"),
+]
 TOKENS = 64
 MS = 1_000_000
-WORDS = ["the", "a", "cat", "red", "ball", "moves", "left", "across", "of", "screen", "and", "then", "video", "shows", "slowly", "grey", "field", "it"]
+WORDS = ("the", "a", "cat", "red", "ball", "moves", "left", "across", "the", "screen", "and", "then", "falls")
 
 
 def header(path: Path) -> events.Header:
@@ -58,7 +61,7 @@ def one_run(run: int, start: int, chance: random.Random) -> Iterator[events.Even
     yield events.RunStart(
         t=start, run=run, kind="measured", case=f"f{1 << run % 3}-b1-n64", round=run // 3, item="a.mp4"
     )
-    durations = [int(chance.lognormvariate(17, 1)) for _ in STAGES]
+    durations: list[int | None] = [int(chance.lognormvariate(17, 1)) for _ in STAGES]
     for number, stage in enumerate(STAGES):
         yield events.StageHint(t=start + number * MS, run=run, stage=stage)
     t = start + 200 * MS

@@ -79,8 +79,8 @@ class TableView:
         return column_
 
     def names(self, column: str) -> list[str]:
-        """The texts that a category column's codes stand for, those that occur in these rows, in the order they came
-        up: ``names("case")[code]``."""
+        """The texts that a category column's codes stand for, in the order they came up in the stream, as far as these
+        rows go: ``names("case")[code]``."""
         codes = self[column]
         return self._vocabularies[column].names[: int(codes.max()) + 1 if self.n else 0]
 

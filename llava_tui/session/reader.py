@@ -6,20 +6,21 @@ cannot is counted. Text comes from models, file names and other people: :func:`s
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import msgspec
-import numpy as np
 
 from llava_tui import events
 
 HEADER = "session.json"
 NOTES = "notes.json"
-EVENT_STREAMS = "events*.jsonl"
-TELEMETRY_STREAMS = "telemetry*.jsonl"
+EVENTS = "events"
+TELEMETRY = "telemetry"
+"""How the names of the two kinds of streams begin; they end in ``.jsonl``."""
 CHUNK = 256 << 10
 """Bytes of a stream that are decoded at a time: what comes of them stays within a core's cache."""
 LINE_LIMIT = 64 << 20
@@ -141,6 +142,16 @@ def read_notes(path: Path) -> events.Notes:
 # --- streams ----------------------------------------------------------------------------------------------------------
 
 
+def stream_paths(path: Path, *kinds: str) -> list[Path]:
+    """The streams in the session folder ``path``, of these kinds or of all, in the order of their names."""
+    kinds = kinds or (EVENTS, TELEMETRY)
+    try:
+        found = [entry.path for entry in os.scandir(path) if entry.name.startswith(kinds)]
+    except OSError:
+        return []
+    return [Path(one) for one in sorted(found) if one.endswith(".jsonl")]
+
+
 class _Tag(msgspec.Struct):
     type: str = ""
 
@@ -202,9 +213,13 @@ class StreamReader:
             self._seen = self._offset + len(tail)
 
     def _decode(self, lines: bytes) -> list[Any]:
+        if len(lines) < 4096:  # a command or two: the worker reads them between tokens, where numpy may not be loaded
+            return [event for line in lines.split(b"\n") if line.strip() for event in self._decode_line(line)]
         # One call for the whole chunk, where that gives exactly what a call a line would. JSON allows no raw newline
         # within a string and no "}\n{" within an object: so where every line begins and ends with a brace, no object
         # spans two, and as many objects as lines means one a line.
+        import numpy as np  # here: finding a session and the first paint of the monitor do without, and it takes 0.2 s
+
         text = np.frombuffer(lines, np.uint8)
         ends = np.flatnonzero(text == 10)
         if lines[:1] == b"{" and (text[ends - 1] == 125).all() and (text[ends[:-1] + 1] == 123).all():

@@ -15,14 +15,15 @@ import msgspec
 
 from llava_tui import events
 from llava_tui.session.reader import (
-    EVENT_STREAMS,
+    EVENTS,
     HEADER,
     NOTES,
-    TELEMETRY_STREAMS,
+    TELEMETRY,
     SessionError,
     read_header,
     read_notes,
     safe_text,
+    stream_paths,
 )
 from llava_tui.session.writer import LOCK, RESERVE, is_locked, lock, set_aside, write_atomically
 
@@ -106,8 +107,10 @@ def find(folder: Path, ref: str) -> Path:
         return max((folder / id_ for id_ in ids), key=_age)
     if ref in ids:
         return folder / ref
+    if not ref:
+        raise SessionError("no session named: give an id, a unique part of one, a path, or @latest")
     path = Path(ref).expanduser()
-    if ref and (path / HEADER).is_file():
+    if (path / HEADER).is_file():
         return path.absolute()
     if path.name == HEADER and path.is_file():
         return path.parent.absolute()
@@ -117,7 +120,7 @@ def find(folder: Path, ref: str) -> Path:
             if path.is_dir()
             else f"no session at {shown}: no such folder"
         )
-    found = [id_ for id_ in ids if ref and ref in id_]
+    found = [id_ for id_ in ids if ref in id_]
     if len(found) == 1:
         return folder / found[0]
     if found:
@@ -204,7 +207,7 @@ def info(path: Path) -> SessionInfo:
         header = read_header(path)
     except SessionError as error:
         problem = str(error)
-    telemetry = (_whole_lines(other, -4096) for other in _streams(path, TELEMETRY_STREAMS))
+    telemetry = (_whole_lines(other, -4096) for other in stream_paths(path, TELEMETRY))
     newest = max(_newest(data) for data in (tail, *telemetry))
     end, schedule = (_last(tail, type_) or _far(stream, type_) for type_ in ("end", "schedule"))
     done = end.run if end is not None else 0
@@ -244,16 +247,9 @@ def _is_session(path: Path) -> bool:
     return any((path / name).exists() for name in (HEADER, LOCK, RESERVE))
 
 
-def _streams(path: Path, pattern: str) -> list[Path]:
-    try:
-        return sorted(path.glob(pattern))
-    except OSError:
-        return []
-
-
 def _main_stream(path: Path) -> Path:
     """The stream that tells the session's states: the first rank's."""
-    return next(iter(_streams(path, EVENT_STREAMS)), path / "events.jsonl")
+    return next(iter(stream_paths(path, EVENTS)), path / "events.jsonl")
 
 
 def _whole_lines(stream: Path, size: int) -> bytes:

@@ -17,7 +17,7 @@ import numpy as np
 
 from llava_tui import events
 from llava_tui.session.columns import Array, Table, TableView
-from llava_tui.session.reader import EVENT_STREAMS, TELEMETRY_STREAMS, StreamReader, read_header
+from llava_tui.session.reader import StreamReader, read_header, stream_paths
 from llava_tui.session.rows import COLUMNS, Starts, rows
 
 __all__ = ["Table", "TableView", "Timeline", "View"]
@@ -37,7 +37,7 @@ class Timeline:
         self.header = read_header(self.path)
         self._readers: list[StreamReader] = []
         self._order: Array = np.empty(0, np.int64)
-        self._starts: Starts = {}
+        self._starts: dict[int, Starts] = {}  # by stream: a run ends in the one it began in
         self._unfit = 0
         self._end: int | None = None
         self.states = Table(COLUMNS["states"])
@@ -118,16 +118,16 @@ class Timeline:
 
     def _find_streams(self) -> None:
         known = {reader.path for reader in self._readers}
-        paths = {path for pattern in (EVENT_STREAMS, TELEMETRY_STREAMS) for path in self.path.glob(pattern)}
-        if new := sorted(paths - known):
+        if new := [path for path in stream_paths(self.path) if path not in known]:
             self._readers += [StreamReader(path, events.AnyEvent) for path in new]
             # Events of equal times come in the order of their streams' names, whenever each stream was found.
             self._order = np.argsort(np.argsort([reader.path.name for reader in self._readers]))
 
     def _take_in(self, batch: list[Any], source: int) -> None:
+        starts = self._starts.setdefault(source, {})
         try:
             # All is converted before any is kept.
-            added = [(name, self.tables[name].converted(v, n)) for name, v, n in rows(batch, self._starts) if n]
+            added = [(name, self.tables[name].converted(v, n)) for name, v, n in rows(batch, starts) if n]
         except OverflowError:
             # A number beyond 64 bits is damage. By halves, so that only the event that has it is lost.
             if len(batch) == 1:

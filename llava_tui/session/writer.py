@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from llava_tui.session.reader import SessionError, safe_text
+from llava_tui.session.reader import EVENTS, SessionError, safe_text
 
 LOCK = "lock"
 RESERVE = ".reserve"
@@ -57,7 +57,7 @@ class StreamWriter:
                 self._torn = True
                 written += os.write(self._fd, line[written:])
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT) and self.path.name.startswith("events"):
+            if error.errno in (errno.ENOSPC, errno.EDQUOT) and self.path.name.startswith(EVENTS):
                 (self.path.parent / RESERVE).unlink(missing_ok=True)
             raise
         self._torn = False

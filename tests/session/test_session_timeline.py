@@ -1,0 +1,414 @@
+"""A session as columns: the same whenever it was read, the past as it was, strange streams and all."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, get_args
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from session_making import MakeSession, MountNamespace, append, make_header
+
+from llava_tui import events
+from llava_tui.session.reader import NewerSchema, StreamReader
+from llava_tui.session.timeline import TableView, Timeline, View
+
+FIXTURES = Path(__file__).parent.parent / "fixtures"
+
+
+def contents(tables: Timeline | View) -> dict[str, Any]:
+    """All rows of all tables."""
+    if isinstance(tables, Timeline):
+        return {name: table.rows() for name, table in tables.tables.items()}
+    return {name: table.prefix(tables.t).rows() for name, table in tables.timeline.tables.items()}
+
+
+# --- the released schema ------------------------------------------------------------------------------------------
+
+
+def test_a_session_of_schema_1_0_opens_to_the_same_figures() -> None:
+    timeline = Timeline.open(FIXTURES / "schema-1.0")
+    assert (timeline.corrupt, timeline.unknown) == (0, 0)
+    assert (timeline.start, timeline.end) == (1_000_000_000, 1_002_400_000)
+    now = timeline.now()
+    assert now.state == "closed"
+    assert [stage.path for stage in now.tree][:3] == ["frames", "frames.decode_frames", "encode"]
+    assert now.tree[3].side == "device"
+    assert now.schedule is not None
+    assert now.schedule.cases[0].values == {"frames": 4, "batch": 1, "new_tokens": 3}
+    assert now.model is not None
+    assert now.model.parameters == 7_063_427_072
+    assert now.current is None
+    assert now.devices[0].memory_total == 85_899_345_920
+    assert now.absent(0) == {"pcie_tx_kbs": "not supported by this GPU"}
+
+    assert now.runs.names("kind") == ["load", "measured"]
+    run = now.runs.row(1)
+    assert (run["kind"], run["case"], run["round"], run["item"]) == ("measured", "f4-b1-n3", 0, "clip.mp4")
+    assert (run["start"], run["wall"], run["outcome"]) == (1_001_000_000, 850_000, "ok")
+    assert (run["new_tokens"], run["text"], run["token_ids"]) == (3, ["a 猫 sleeps"], [[263, 5, 9]])
+    assert (run["frames"], run["prompt_tokens"], run["image_tokens"], run["rss"]) == (4, 2336, 2304, 3_000_000_000)
+    assert run["facts"] == {"sampling": "uniform"}
+    failed = now.runs.row(2)
+    assert (failed["outcome"], failed["reason"]) == ("out-of-memory", "out of memory: 2 GiB more than there is")
+
+    measured = now.stages.where(run=1)
+    assert [now.stages.names("stage")[code] for code in now.stages["stage"][measured]] == [
+        *("frames", "frames.decode_frames", "encode", "encode.vision_tower", "generate", "generate.prefill")
+    ]
+    # What could not be told apart is not known, and never 0.
+    np.testing.assert_array_equal(now.stages["duration"][measured], [99_000, 98_000, 290_000, 250_000, 440_000, np.nan])
+    np.testing.assert_array_equal(
+        now.stages["start"][measured] - 1_001_000_000, [100, 200, 100_000, 110_000, 400_000, 0]
+    )
+    assert now.stages.row(2)["allocated"] is None
+    assert np.nanmax(now.stages["allocated"]) == 15_100_000_000
+    np.testing.assert_array_equal(now.tokens["at"], [1_001_550_000, 1_001_650_000, 1_001_750_000])
+    np.testing.assert_array_equal(now.tokens["id"], [263, 5, 9])
+    np.testing.assert_array_equal(now.tokens["index"], [0, 1, 2])
+
+    assert now.text_hints["text"].tolist() == ["a ", "猫 "]
+    assert now.samples.row(1)["temperature_c"] is None
+    np.testing.assert_array_equal(now.samples["utilization"], [0, 87.5])
+    assert now.processes.row(0)["processes"] == [events.GpuProcess(pid=4242, memory=14_500_000_000)]
+    assert now.host.row(0)["worker_cpu"] == 99
+    assert now.log.row(0) == {"t": 1_002_100_000, "level": "warning", "source": "worker", "text": "allocation failed"}
+    assert now.answers.row(0)["accepted"] == 1
+
+
+def test_the_fixture_has_every_event_that_schema_1_0_has() -> None:
+    found = {type(event) for name in ("events", "telemetry") for event in
+             StreamReader(FIXTURES / "schema-1.0" / f"{name}.jsonl", events.AnyEvent).read()}  # fmt: skip
+    assert found == set(get_args(events.AnyEvent))
+    assert events.SCHEMA == (1, 0), "a new schema is released with a fixture of its own; this one stays"
+
+
+def test_a_moment_shows_what_was_there_and_nothing_later() -> None:
+    timeline = Timeline.open(FIXTURES / "schema-1.0")
+    before = timeline.at(0)
+    assert (before.state, before.tree, before.schedule, before.model, before.current) == (
+        "starting",
+        [],
+        None,
+        None,
+        None,
+    )
+    assert before.devices == {}
+    assert before.runs.names("case") == []
+    loading = timeline.at(1_000_500_000)
+    assert loading.state == "loading"
+    assert loading.current is not None
+    assert loading.current["kind"] == "load"
+    assert loading.started.names("kind") == ["load"]
+    running = timeline.at(1_001_600_000)
+    assert running.current is not None
+    assert (running.current["run"], running.current["case"]) == (1, "f4-b1-n3")
+    assert (running.runs.n, running.text_hints.n, running.tokens.n) == (1, 1, 0)
+    assert timeline.at(1_001_900_000).current is None
+    assert timeline.at(10**30).runs.n == timeline.at(timeline.end).runs.n == 3
+    assert timeline.at(-(10**30)).states.n == 0
+
+
+def test_nothing_is_opened_to_write() -> None:
+    # An audit hook sees every open() of the process, however it is made.
+    script = """
+import os, sys
+from pathlib import Path
+from llava_tui.session import store
+from llava_tui.session.timeline import Timeline
+path, seen = Path(sys.argv[1]), []
+def hook(event, args):
+    if event == "open" and str(path) in str(args[0]):
+        seen.append(args)
+    assert event not in ("os.remove", "os.rename", "os.mkdir", "os.truncate", "os.utime", "os.chmod"), event
+sys.addaudithook(hook)
+timeline = Timeline.open(path)
+timeline.poll()
+timeline.now().runs.rows()
+store.info(path)
+assert len(seen) >= 5, seen
+writing = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+assert not [args for args in seen if args[2] & writing], seen
+"""
+    subprocess.run([sys.executable, "-c", script, FIXTURES / "schema-1.0"], check=True)
+
+
+def test_a_session_on_read_only_media_opens_and_takes_nothing(in_mount_namespace: MountNamespace) -> None:
+    script = """
+from pathlib import Path
+from llava_tui import events
+from llava_tui.session import control, store
+from llava_tui.session.reader import SessionError
+from llava_tui.session.timeline import Timeline
+folder = Path("/mnt")
+path = store.find(folder, "schema-1.0")
+found = {one.path: one for one in store.list_sessions(folder)}[path]
+assert not found.problem, found.problem
+assert found.status == "finished", found
+timeline = Timeline.open(path)
+assert timeline.runs.n == 3
+assert not timeline.poll()
+for attempt in (
+    lambda: control.send(path, "pause"),
+    lambda: store.set_notes(path, events.Notes(name="x")),
+    lambda: store.delete(path),
+    lambda: store.create(folder, "new"),
+):
+    try:
+        attempt()
+    except SessionError as error:
+        assert "Read-only file system" in str(error), error
+    else:
+        raise AssertionError("written to read-only media")
+"""
+    result = in_mount_namespace(f'mount --bind "{FIXTURES}" /mnt && mount -o remount,ro,bind /mnt', script)
+    assert result.returncode == 0, result.stderr
+
+
+def test_a_newer_major_is_refused(make_session: MakeSession) -> None:
+    with pytest.raises(NewerSchema):
+        Timeline.open(make_session(schema=(2, 0)))
+
+
+# --- any stream, read any way -------------------------------------------------------------------------------------
+
+STAGES = ["encode", "encode.vision_tower", "generate"]
+MAYBE = st.none() | st.integers(0, 50)
+KINDS: dict[type, Any] = {
+    events.StateChange: {"state": st.sampled_from(["cold", "measuring", "paused"])},
+    events.StageTree: {"stages": st.just([events.StageInfo("encode", "2 encode")])},
+    events.Schedule: {"cases": st.just([]), "rounds": st.integers(0, 3), "runs": st.integers(0, 9)},
+    events.RunStart: {
+        "run": st.integers(0, 3),
+        "kind": st.sampled_from(["cold", "measured"]),
+        "case": st.sampled_from(["a", "b", "c"]),
+        "round": MAYBE,
+    },
+    events.StageHint: {"run": st.integers(0, 3), "stage": st.sampled_from(STAGES)},
+    events.TextHint: {"run": st.integers(0, 3), "tokens": st.integers(0, 9), "text": st.text(max_size=3)},
+    events.RunEnd: {
+        "run": st.integers(0, 3),
+        "outcome": st.sampled_from(["ok", "failed"]),
+        "start": st.integers(0, 50),
+        "wall": st.integers(0, 50),
+        "stages": st.lists(st.sampled_from(STAGES), max_size=4),
+        # As many as there are stages, or not: a reader takes what it gets.
+        "starts": st.lists(MAYBE, max_size=4),
+        "durations": st.lists(MAYBE, max_size=4),
+        "token_ids": st.lists(st.lists(st.integers(0, 9), max_size=4), max_size=2),
+        "token_times": st.lists(st.integers(0, 50), max_size=4),
+        "rss": MAYBE,
+    },
+    events.Log: {"level": st.just("info"), "text": st.text(max_size=5)},
+    events.GpuSample: {
+        "gpu": st.integers(0, 1),
+        "power_mw": MAYBE,
+        "utilization": st.none() | st.floats(0, 100),
+        "processes": st.none() | st.just([events.GpuProcess(pid=1)]),
+    },
+    events.GpuAbsent: {"gpu": st.integers(-1, 1), "reasons": st.just({"*": "lost"})},
+    events.GpuDevice: {"gpu": st.integers(0, 1), "name": st.sampled_from(["x", "y"])},
+    events.HostSample: {"cpu": st.none() | st.floats(0, 100)},
+}
+# Starts and ends of runs belong together: they come more often.
+OFTEN = [*KINDS, *[events.RunStart, events.RunEnd] * 4]
+EVENT = st.sampled_from(OFTEN).flatmap(lambda kind: st.builds(kind, t=st.just(0), **KINDS[kind]))
+STREAM_NAMES = ("events-0.jsonl", "events-1.jsonl", "telemetry-a.jsonl")
+
+
+@st.composite
+def happenings(draw: st.DrawFn) -> list[tuple[str, Any]]:
+    """What several writers wrote, in the order in which it reached the disk: each one's events by its clock, the times
+    of different ones in any order, equal times among them."""
+    clocks = dict.fromkeys(STREAM_NAMES, 0)
+    happened = []
+    for event, name, step in draw(
+        st.lists(st.tuples(EVENT, st.sampled_from(STREAM_NAMES), st.integers(0, 2)), max_size=25)
+    ):
+        clocks[name] += step
+        happened.append((name, msgspec.structs.replace(event, t=clocks[name])))
+    return happened
+
+
+def write(path: Path, happened: list[tuple[str, Any]]) -> None:
+    for name in STREAM_NAMES:
+        if some := [event for stream, event in happened if stream == name]:
+            append(path / name, some)
+
+
+def session_in(folder: str, name: str) -> Path:
+    path = Path(folder) / name
+    path.mkdir()
+    (path / "session.json").write_bytes(msgspec.json.encode(make_header()))
+    return path
+
+
+@settings(deadline=None, max_examples=60)
+@given(happened=happenings(), cuts=st.lists(st.integers(0, 25), max_size=4))
+def test_following_a_session_gives_what_opening_it_at_its_end_gives(
+    happened: list[tuple[str, Any]], cuts: list[int]
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = session_in(folder, "followed")
+        following = Timeline.open(path)
+        for start, end in zip([0, *sorted(cuts)], [*sorted(cuts), len(happened)], strict=True):
+            write(path, happened[start:end])
+            assert following.poll() == bool(happened[start:end])
+        assert not following.poll()
+        opened = Timeline.open(path)
+        assert contents(following) == contents(opened)
+        assert following.end == opened.end
+        for table in following.tables.values():
+            assert (np.diff(table["t"]) >= 0).all()
+
+
+@settings(deadline=None, max_examples=60)
+@given(happened=happenings(), t=st.integers(-1, 30))
+def test_a_moment_is_the_session_rebuilt_from_what_had_happened_by_then(
+    happened: list[tuple[str, Any]], t: int
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        whole, part = session_in(folder, "whole"), session_in(folder, "part")
+        write(whole, happened)
+        write(part, [(name, event) for name, event in happened if event.t <= t])
+        view, rebuilt = Timeline.open(whole).at(t), Timeline.open(part).at(t)
+        assert contents(view) == contents(rebuilt)
+        for attribute in ("state", "tree", "schedule", "model", "current", "devices"):
+            assert getattr(view, attribute) == getattr(rebuilt, attribute)
+        assert [view.absent(gpu) for gpu in (0, 1)] == [rebuilt.absent(gpu) for gpu in (0, 1)]
+
+
+def test_a_picture_holds_while_the_session_goes_on(make_session: MakeSession) -> None:
+    path = make_session(happened=[events.Log(t=t, level="info", text=str(t)) for t in range(0, 100, 2)])
+    timeline = Timeline.open(path)
+    view = timeline.at(50)
+    seen = view.log
+    before = contents(view)["log"]
+    # A rank that was late: its events belong between those that were seen.
+    append(path / "events-1.jsonl", [events.Log(t=t, level="error", text=str(t)) for t in range(1, 2000, 2)])
+    assert timeline.poll()
+    assert seen.rows() == before
+    assert view.log is seen
+    assert timeline.at(50).log["text"].tolist() == [str(t) for t in range(51)]
+    with pytest.raises(ValueError, match="read-only"):
+        seen["t"][0] = 7
+
+
+def test_numbers_that_fit_nowhere_cost_their_own_event_alone(make_session: MakeSession) -> None:
+    huge = 10**30
+    path = make_session(
+        happened=[
+            events.Log(t=1, level="info", text="kept"),
+            events.Log(t=huge, level="info", text="not kept"),
+            events.RunStart(t=2, run=1, kind="measured"),
+            events.RunEnd(t=3, run=1, outcome="ok", start=2, wall=1, stages=["a"], durations=[huge]),
+            events.RunEnd(t=3, run=1, outcome="ok", start=2, wall=1, token_times=[1, -huge]),
+            events.RunEnd(t=3, run=1, outcome="ok", start=2, wall=1, token_ids=[[huge]], token_times=[1]),
+            events.RunEnd(t=4, run=1, outcome="ok", start=2, wall=2, stages=["a"], starts=[0], durations=[2]),
+        ]
+    )
+    timeline = Timeline.open(path)
+    assert timeline.corrupt == 4
+    assert timeline.end == 4
+    assert timeline.log["text"].tolist() == ["kept"]
+    assert timeline.runs["wall"].tolist() == [2]
+    assert timeline.stages["duration"].tolist() == [2]
+    assert timeline.tokens.n == 0
+
+
+def test_an_end_whose_start_was_lost_is_kept_and_belongs_to_no_case(make_session: MakeSession) -> None:
+    timeline = Timeline.open(make_session(happened=[events.RunEnd(t=3, run=9, outcome="ok", start=2, wall=1)]))
+    row = timeline.runs.row(0)
+    assert (row["run"], row["kind"], row["case"], row["round"]) == (9, "", "", None)
+
+
+def test_all_text_in_a_timeline_is_safe(make_session: MakeSession) -> None:
+    evil = "\x1b]0;x\x07\x1b[31mevil\u202e"
+    path = make_session(
+        happened=[
+            events.StateChange(t=1, state=evil, reason=evil),
+            events.StageTree(t=1, stages=[events.StageInfo(evil, evil)]),
+            events.Schedule(t=1, cases=[events.Case(evil, {evil: evil})], rounds=1, runs=1, rule=evil),
+            events.ModelFacts(
+                t=1, name=evil, model_type=evil, parameters=1, dtype=evil, device=evil, config={evil: [evil]}
+            ),
+            events.RunStart(t=1, run=1, kind=evil, case=evil, item=evil),
+            events.StageHint(t=1, run=1, stage=evil),
+            events.TextHint(t=1, run=1, tokens=1, text=evil),
+            events.RunEnd(
+                t=2, run=1, outcome=evil, start=1, wall=1, reason=evil, stages=[evil], text=[evil], facts={evil: [evil]}
+            ),
+            events.Log(t=1, level="info", text=evil, source=evil),
+            events.Answer(t=1, id=evil, verb=evil, accepted=True, text=evil, author=evil),
+            events.GpuDevice(t=1, gpu=0, name=evil),
+            events.GpuSample(t=1, gpu=0, processes=[events.GpuProcess(pid=1, kind=evil)]),
+            events.GpuAbsent(t=1, gpu=0, reasons={evil: evil}),
+        ]
+    )
+    found = contents(Timeline.open(path))
+    assert {name for name, rows in found.items() if not rows} == {"tokens", "host"}
+    shown = repr(found)
+    assert "evil" in shown
+    for sign in ("x1b", "u202e", "x07"):
+        assert sign not in shown
+
+
+def test_text_that_only_differs_in_what_is_unsafe_is_one_category(make_session: MakeSession) -> None:
+    path = make_session(happened=[events.StageHint(t=1, run=1, stage=stage) for stage in ("a", "\x1b[1ma", "b")])
+    hints = Timeline.open(path).stage_hints
+    assert hints.names("stage") == ["a", "b"]
+    assert hints.where(stage="a").tolist() == [True, True, False]
+
+
+# --- tables -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def starts(make_session: MakeSession) -> TableView:
+    happened = [
+        events.RunStart(t=n, run=n, kind=kind, case=case, round=n or None)
+        for n, (kind, case) in enumerate([("cold", "a"), ("measured", "a"), ("measured", "b"), ("warm-up", "b")])
+    ]
+    return Timeline.open(make_session(happened=happened)).now().started
+
+
+def test_rows_are_chosen_by_what_they_say(starts: TableView) -> None:
+    assert starts.where(case="a", kind="measured").tolist() == [False, True, False, False]
+    assert starts.where(kind=("cold", "warm-up")).tolist() == [True, False, False, True]
+    assert starts.where(run=2).tolist() == starts.where(round=2).tolist() == [False, False, True, False]
+    assert not starts.where(case="never").any()
+    assert not starts.where(case=[]).any()
+    assert starts.where().all()
+    assert [row["run"] for row in starts.rows(starts.where(case="b"))] == [2, 3]
+    with pytest.raises(KeyError):
+        starts.where(colour="red")
+
+
+def test_a_row_is_python_values(starts: TableView) -> None:
+    assert starts.row(0) == {"t": 0, "run": 0, "kind": "cold", "case": "a", "round": None, "seed": 0, "item": ""}
+    assert starts.row(-1)["run"] == 3
+    assert type(starts.row(1)["run"]) is int
+    for index in (4, -5):
+        with pytest.raises(IndexError):
+            starts.row(index)
+
+
+def test_a_table_goes_to_pandas(starts: TableView) -> None:
+    pytest.importorskip("pandas")
+    frame = starts.to_pandas()
+    assert frame["kind"].tolist() == ["cold", "measured", "measured", "warm-up"]
+    assert frame["round"].isna().tolist() == [True, False, False, False]
+
+
+def test_opening_holds_no_file_open(make_session: MakeSession) -> None:
+    path = make_session(happened=[events.StateChange(t=1, state="closed")])
+    timelines = [Timeline.open(path) for _ in range(3)]
+    held = [fd.resolve() for fd in Path("/proc/self/fd").iterdir()]
+    assert not [target for target in held if target.is_relative_to(path)]
+    assert len(timelines) == 3
