@@ -1,10 +1,11 @@
 """What measuring costs: a run with the worker's recorder against the same work through plain ``generate()``.
 
 Run with ``python benchmarks/overhead.py`` on a machine that does nothing else (about ten minutes on two cores;
-``--max-minutes 2`` for a quick look; ``--threads 1`` where others work beside). Both paths decode the clip, preprocess,
-generate and detokenize on the demo model; the instrumented one records every stage and token, hears control and writes
-its hints to a real file, as the worker does. Pairs are interleaved in alternating order, and go on until the 95 % interval of the median log-ratio is narrow
-enough. ``--null`` compares the plain path with itself: what it says of 0 is how far to trust the rest.
+``--max-minutes 2`` for a quick look; ``--cpu-time --threads 1`` where others work beside). Both paths decode the clip,
+preprocess, generate and detokenize on the demo model; the instrumented one records every stage and token, hears control
+and writes its hints to a real file, as the worker does. Pairs are interleaved in alternating order, and go on until the
+95 % interval of the median log-ratio is narrow enough. ``--null`` compares the plain path with itself: what it says of
+0 is how far to trust the rest.
 """
 
 from __future__ import annotations
@@ -79,10 +80,10 @@ def plain(pipeline: LlavaPipeline, case: Case) -> Run:
     return run
 
 
-def timed(run: Run) -> tuple[float, list[list[int]]]:
-    start = time.perf_counter()
+def timed(run: Run, clock: Callable[[], float]) -> tuple[float, list[list[int]]]:
+    start = clock()
     ids = run()
-    return time.perf_counter() - start, ids
+    return clock() - start, ids
 
 
 def main() -> int:
@@ -94,9 +95,11 @@ def main() -> int:
     parser.add_argument("--half-width", type=float, default=0.005, help="of the interval, as a ratio (default 0.005)")
     parser.add_argument("--max-minutes", type=float, default=20)
     parser.add_argument("--threads", type=int, help="of torch (default: its own choice)")
+    parser.add_argument("--cpu-time", action="store_true", help="of this process, all threads, instead of wall time")
     parser.add_argument("--null", action="store_true", help="compare the plain path with itself")
     options = parser.parse_args()
 
+    clock = time.process_time if options.cpu_time else time.perf_counter
     case = Case(options.frames, 1, options.new_tokens)
     pipeline = LlavaPipeline(Plan(model=options.model))
     facts = pipeline.load(SilentProbe(lambda: None))
@@ -107,25 +110,26 @@ def main() -> int:
         candidate = baseline if options.null else instrumented(pipeline, case, Path(folder), facts.device)
         for warm_up in (baseline, candidate):
             warm_up()
-        ratios, seconds, equal = measure(baseline, candidate, options.half_width, options.max_minutes * 60)
+        ratios, seconds, equal = measure(baseline, candidate, clock, options.half_width, options.max_minutes * 60)
         hints = 0 if options.null else len((Path(folder) / "events.jsonl").read_bytes().splitlines())
 
     low, high = median_interval(np.array(ratios)) or (-math.inf, math.inf)
-    overhead = math.expm1(float(np.median(ratios)))
-    runs = len(ratios)
-    print(
-        f"{facts.name} ({facts.parameters / 1e6:.0f} M parameters) on {facts.device}, {torch.get_num_threads()} threads, case {case.id}, {runs} pairs"
-    )
-    print(f"plain {np.median(seconds[0]) * 1e3:.1f} ms, {'plain' if options.null else 'instrumented'}", end=" ")
-    print(f"{np.median(seconds[1]) * 1e3:.1f} ms (medians); {hints / (runs + 1):.0f} hints a run")
-    print(f"overhead {overhead:+.2%}, 95 % interval {math.expm1(low):+.2%} … {math.expm1(high):+.2%}", end="")
-    print("" if (high - low) / 2 <= options.half_width else f"  (time ran out before ±{options.half_width:.1%})")
-    print(f"noise {np.std(ratios):.1%} a pair; token ids equal in {equal} of {runs} pairs")
-    return 0 if equal == runs and overhead <= PROMISED and (high - low) / 2 <= options.half_width else 1
+    overhead, runs = math.expm1(float(np.median(ratios))), len(ratios)
+    before, after = (float(np.median(times)) * 1e3 for times in seconds)
+    narrow = (high - low) / 2 <= options.half_width
+    print(f"{facts.name}, {facts.parameters / 1e6:.0f} M parameters, {facts.device}, {torch.get_num_threads()} threads")
+    print(f"case {case.id}: {runs} pairs, noise {np.std(ratios):.1%} a pair, {hints / (runs + 1):.0f} hints a run")
+    print(f"medians: plain {before:.1f} ms, {'plain' if options.null else 'instrumented'} {after:.1f} ms", end="")
+    print(" of CPU time" if options.cpu_time else "")
+    interval = f"{math.expm1(low):+.2%} … {math.expm1(high):+.2%}" if low > -math.inf else "unknown (too few pairs)"
+    print(f"overhead {overhead:+.2%}, 95 % interval {interval}", end="")
+    print("" if narrow else f" (time ran out before ±{options.half_width:.1%})")
+    print(f"token ids equal in {equal} of {runs} pairs")
+    return 0 if equal == runs and overhead <= PROMISED and narrow else 1
 
 
 def measure(
-    baseline: Run, candidate: Run, half_width: float, limit: float
+    baseline: Run, candidate: Run, clock: Callable[[], float], half_width: float, limit: float
 ) -> tuple[list[float], tuple[list[float], list[float]], int]:
     """Log-ratios of pairs, the times of either path in seconds, and in how many pairs the ids were equal."""
     ratios: list[float] = []
@@ -134,9 +138,9 @@ def measure(
     until = time.monotonic() + limit
     while time.monotonic() < until or len(ratios) < 2:
         if len(ratios) % 2:
-            (after, ids), (before, expected) = timed(candidate), timed(baseline)
+            (after, ids), (before, expected) = timed(candidate, clock), timed(baseline, clock)
         else:
-            (before, expected), (after, ids) = timed(baseline), timed(candidate)
+            (before, expected), (after, ids) = timed(baseline, clock), timed(candidate, clock)
         ratios.append(math.log(after / before))
         seconds[0].append(before)
         seconds[1].append(after)

@@ -12,8 +12,6 @@ import inspect
 import json
 import logging
 import struct
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +20,7 @@ from llava_tui.events import ModelFacts, StageInfo
 from llava_tui.pipelines import checkpoints
 from llava_tui.pipelines.base import LLAVA_STAGES, PipelineError, Probe, RunResult, stage
 from llava_tui.pipelines.frames import Frames, sample_frames
+from llava_tui.pipelines.hooks import Watch
 from llava_tui.plan import DEMO, Case, Plan
 
 if TYPE_CHECKING:
@@ -179,7 +178,7 @@ class LlavaPipeline:
         from llava_tui.pipelines.generate import TimedLoop
 
         torch.manual_seed(seed)
-        with _Watch(self.model, self._vision(), self._projector(), probe) as watch, torch.no_grad():
+        with Watch(self.model, self._vision(), self._projector(), probe) as watch, torch.no_grad():
             with stage(probe, "frames"), stage(probe, "frames.decode_frames"):
                 clips = self._decode(case, inputs, probe)
             with stage(probe, "encode"):
@@ -311,64 +310,6 @@ class LlavaPipeline:
             log.warning("%s", text)
 
 
-class _Watch:
-    """Hooks on the model for one run, gone afterwards: which part runs, how often, and where the run may be cut."""
-
-    def __init__(self, model: Any, vision: Any, projector: Any, probe: Probe) -> None:
-        self.vision_calls = 0
-        self._probe = probe
-        self._open: list[str] = []
-        self._encoding = False
-        self._checks: list[Any] = []
-        self._marks: list[Any] = []
-        self._model, self._vision, self._projector = model, vision, projector
-
-    def __enter__(self) -> _Watch:
-        for module, path in ((self._vision, "encode.vision_tower"), (self._projector, "encode.projector")):
-            self._marks.append(module.register_forward_pre_hook(self._begin(path, counted=module is self._vision)))
-            self._marks.append(module.register_forward_hook(self._end(path)))
-        for layer in [*_layers(self._vision), *_layers(self._model.get_decoder())]:
-            self._checks.append(layer.register_forward_pre_hook(lambda *_: self._probe.check()))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for handle in self._checks + self._marks:
-            handle.remove()
-
-    @contextmanager
-    def encoding(self) -> Iterator[None]:
-        """While this lasts the hooks tell stages; afterwards they only count."""
-        self._encoding = True
-        try:
-            yield
-        finally:
-            self._encoding = False
-            while self._open:  # a run that was cut within a module
-                self._probe.end(self._open.pop())
-
-    def stop_checking(self) -> None:
-        """From here on a check a token is enough: decoding is spared a hook a layer."""
-        for handle in self._checks:
-            handle.remove()
-
-    def _begin(self, path: str, counted: bool) -> Callable[..., None]:
-        def hook(*_: Any) -> None:
-            self.vision_calls += counted
-            if self._encoding:
-                self._open.append(path)
-                self._probe.begin(path)
-
-        return hook
-
-    def _end(self, path: str) -> Callable[..., None]:
-        def hook(*_: Any) -> None:
-            if self._encoding:
-                self._open.remove(path)
-                self._probe.end(path)
-
-        return hook
-
-
 def digest(folder: Path) -> str:
     """SHA-256 over a model's config, its index, and its weight files' sizes and safetensors headers."""
     total = hashlib.sha256()
@@ -382,12 +323,6 @@ def digest(folder: Path) -> str:
                 start = stream.read(8)
                 total.update(start + stream.read(min(struct.unpack("<Q", start)[0], size) if len(start) == 8 else 0))
     return total.hexdigest()
-
-
-def _layers(module: Any) -> list[Any]:
-    """The blocks of a transformer: the longest list of modules within it."""
-    lists = [child for child in module.modules() if type(child).__name__ == "ModuleList"]
-    return list(max(lists, key=len, default=()))
 
 
 def _import_libraries() -> tuple[Any, Any]:
