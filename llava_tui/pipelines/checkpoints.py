@@ -147,7 +147,7 @@ def demo_model() -> Path:
     """
 
     def build(target: Path) -> None:
-        log.info("building the demo model (104 MB, once) in %s", target.parent)
+        log.info("building the demo model (104 MB, once) in %s", cache_folder())
         build_demo(target)
 
     return _cached(_MODEL_NAME, build)
