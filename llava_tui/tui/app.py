@@ -94,9 +94,8 @@ class LlavaTui(App[None]):
 def run_monitor(path: Path, *, fps: float = 4, ascii: bool = False, low_bandwidth: bool = False) -> None:
     """Shows the session in folder ``path`` until the user leaves: live while its worker runs, else at its end.
 
-    Raises :class:`~llava_tui.tui.terminal.NoTerminal` where there is none, and
-    :class:`~llava_tui.session.reader.SessionError` for a folder that cannot be read as a session. Returns at once, with
-    the screen restored as far as there still is one, when the terminal goes away.
+    Raises :class:`~llava_tui.session.reader.SessionError` where there is no terminal, and for a folder that cannot be
+    read as a session. When the terminal goes away the process ends.
     """
     require()
     app = LlavaTui(Path(path), fps=fps, ascii=ascii, low_bandwidth=low_bandwidth)

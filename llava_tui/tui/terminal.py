@@ -20,18 +20,16 @@ GRACE_S = 1.0
 """How long an orderly exit may take once the terminal is gone. Textual's writer may then block for good."""
 
 
-class NoTerminal(Exception):
-    """There is no terminal to draw on: a message for the person who asked."""
-
-
 def require() -> None:
-    """Raises :class:`NoTerminal` unless standard input and error are a terminal (Textual reads the one, draws on the
-    other)."""
+    """Raises :class:`~llava_tui.session.reader.SessionError` unless standard input and error are a terminal: Textual
+    reads the one and draws on the other."""
     for name, stream in (("input", sys.__stdin__), ("error", sys.__stderr__)):
         if stream is None or not stream.isatty():
-            raise NoTerminal(
+            from llava_tui.session.reader import SessionError
+
+            raise SessionError(
                 f"the monitor needs a terminal, and standard {name} is none; "
-                "use --headless to run without, `llava-tui show` to read a session"
+                "`llava-tui show SESSION` prints a session, `llava-tui run --headless` runs without"
             )
 
 

@@ -6,9 +6,9 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from textual.app import ComposeResult
+from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.geometry import Region
@@ -101,9 +101,11 @@ class MonitorScreen(Screen[None]):
         width = self.app.size.width
         self.query_one("#heading", LineCanvas).begin([fit([(f" opening {self.path.name} …", "strong")], width)])
         self.query_one("#footer", LineCanvas).begin([self._footer(width)])
-        self.call_after_refresh(threading.Thread(target=self._open, name="open-session", daemon=True).start)
+        self.call_after_refresh(
+            threading.Thread(target=self._open, args=(self.app,), name="open-session", daemon=True).start
+        )
 
-    def _open(self) -> None:
+    def _open(self, app: App[Any]) -> None:
         """In a thread of its own: reads the session, and imports what drawing it needs."""
         opened: Timeline | Exception
         try:
@@ -113,8 +115,8 @@ class MonitorScreen(Screen[None]):
             opened = Timeline.open(self.path)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is shown instead of the session
             opened = error
-        if self.app.is_running:
-            self.app.call_later(self._show_opened, opened)
+        if app.is_running:
+            app.call_later(self._show_opened, opened)
 
     def _show_opened(self, opened: Timeline | Exception) -> None:
         if isinstance(opened, Exception):

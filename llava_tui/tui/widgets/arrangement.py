@@ -55,10 +55,9 @@ def arrange(width: int, height: int, wants: Wants) -> dict[str, int]:
     grow("transport", 1)
     grow("strips", wants.strips[0])
     grow("gauges", wants.gauges[1])
-    if room > wants.strips[1] - wants.strips[0] + 3:
-        grow("strips", wants.strips[1])
-    if room > wants.steps[1] - wants.steps[0] + 3:
-        grow("steps", wants.steps[1])
+    grow("log", 6)
+    grow("strips", wants.strips[1])
+    grow("steps", wants.steps[1])
     if not beside:
         grow("output", lines["output"] + room // 2)
     grow("log", lines["log"] + room)

@@ -240,5 +240,7 @@ def progress(view: View) -> Progress:
         ends = np.asarray(runs["t"])[counted][-33:]
         begun = int(np.asarray(runs["start"])[counted][-33:][0])
         pace = (int(ends[-1]) - begun) / ends.size
-        eta = max(0.0, (planned - done) * pace - (view.t - int(ends[-1])))
+        # By whole seconds, as it is shown: between two of them the heading stays as it is.
+        now = view.t - view.t % 1_000_000_000
+        eta = max(0.0, (planned - done) * pace - (now - int(ends[-1])))
     return Progress(done, planned, round_, schedule.rounds if schedule is not None else None, eta)

@@ -45,6 +45,7 @@ def interval(low: float | None, high: float | None, n: int) -> str:
     places = 2 - math.floor(math.log10(value)) if value > 0 else 0
     if apart > 0:
         places = max(places, 1 - math.floor(math.log10(apart)))
+        places = min(places, 4 - math.floor(math.log10(max(value, 1.0))))
     places = 0 if unit == "ns" else min(max(places, 0), 3)
     return f"{low / scale:.{places}f} … {high / scale:.{places}f} {unit}"
 

@@ -65,7 +65,7 @@ def steps_key(view: View, look: Look) -> object:
     """What the drawing depends on, beside its size."""
     if _loading(view):
         return ("loading", view.t // 100_000_000)
-    return (view.runs.n, view.trees.n, view.schedules.n, look.case_of(view), running_stage(view), view.state)
+    return (view.runs.n, view.trees.n, view.schedules.n, look.case, look.case_of(view), running_stage(view), view.state)
 
 
 def draw_steps(view: View, look: Look, width: int, height: int) -> list[Line]:
@@ -74,8 +74,9 @@ def draw_steps(view: View, look: Look, width: int, height: int) -> list[Line]:
         return _draw_loading(view, width)[:height]
     table = look.table(view)
     rows = list(table.rows)
-    if height < len(rows) + 2:
-        rows = [row for row in rows if not row.path.endswith(".rest")]
+    rests = [row.path for row in rows if row.path.endswith(".rest")]
+    left_out = rests[max(height - 2 - len(rows) + len(rests), 0) :]
+    rows = [row for row in rows if row.path not in left_out]
     if height < len(rows) + 1:
         rows = [row for row in rows if row.depth == 0]
     figures_line = height > len(rows) + 1

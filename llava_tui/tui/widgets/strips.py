@@ -36,20 +36,18 @@ def strips_key(view: View, look: Look) -> object:
 
 
 def draw_strips(view: View, look: Look, width: int, height: int) -> list[Line]:
-    """The ribbon first, then strips from above, then the ruler; where there is room for it, strips of two lines."""
+    """The ribbon first, then strips from above, then the ruler; what room is left makes strips two lines high."""
     found = gpus(view)
     axis = axis_of(view, max(width - LABEL - FIGURE, 1), look.wall(view), page=look.page)
     strips = [strip for gpu in found for strip in _gpu_strips(view, gpu, axis, len(found) > 1)]
     strips = strips or _host_strips(view, axis)
-    tall = height >= 2 * len(strips) + 2
-    room = height - 1
+    strips = strips[: max(height - 1, 0)]
+    spare = height - len(strips) - 2
     lines: list[Line] = []
-    for strip in strips:
-        if room >= (2 if tall else 1):
-            lines += _strip_lines(strip, axis, 2 if tall else 1)
-            room -= 2 if tall else 1
+    for index, strip in enumerate(strips):
+        lines += _strip_lines(strip, axis, 2 if index < spare else 1)
     lines.append(_ribbon_line(view, axis))
-    if room > 0:
+    if spare >= 0:
         lines.append([(" " * LABEL, TEXT), (ruler(axis, view.timeline.start), "dim")])
     return [fit(line, width) for line in lines[:height]]
 

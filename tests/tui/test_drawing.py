@@ -1,0 +1,392 @@
+"""What the panels say of a session at a moment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from screen_sessions import GIB, LOADING, MS, WALL, Recording, S, course, record
+
+from llava_tui import events
+from llava_tui.session.timeline import Timeline, View
+from llava_tui.tui.widgets import axis, cells, runbar, strips
+from llava_tui.tui.widgets import course as runs_course
+from llava_tui.tui.widgets.arrangement import PARTS, Wants, arrange
+from llava_tui.tui.widgets.look import Look
+from llava_tui.tui.widgets.panels import PANELS
+
+
+def lines_of(part: str, view: View, width: int = 120, height: int = 20, look: Look | None = None) -> list[str]:
+    draw, _ = PANELS[part]
+    return ["".join(text for text, _ in line) for line in draw(view, look or Look(), width, height)]
+
+
+def row(lines: list[str], title: str) -> str:
+    return next(line for line in lines if title in line)
+
+
+# --- the steps table ------------------------------------------------------------------------------------------------
+
+
+def test_the_table_shows_steps_stages_and_what_is_unaccounted(timeline: Timeline) -> None:
+    lines = lines_of("steps", timeline.now())
+    assert [line[:26].rstrip() for line in lines[:12]] == [
+        " step · f1-b1-n16 1/2",
+        " 1 frames",
+        "   ├ decode frames",
+        "   └ rest",
+        " 2 encode",
+        "   ├ vision tower",
+        "   ├ projector",
+        "   └ rest",
+        " 3 generate",
+        "   ├ prefill  TTFT 788 ms",
+        "   ├ decode  12.4 tok/s",
+        "   └ rest",
+    ]
+    assert lines[12].startswith(" · unaccounted")
+    assert "10.2 ms" in lines[12]
+    encode = lines[4].split()
+    assert encode[:5] == ["2", "encode", "408", "ms", "404"]
+    assert "20.0 %" in lines[4]
+
+
+def test_a_stage_that_could_not_be_told_apart_is_never_0(tmp_path: Path) -> None:
+    view = Timeline.open(record(tmp_path / "hole", course(hole=True))).now()
+    line = row(lines_of("steps", view), "projector")
+    assert line.split()[:6] == ["├", "projector", "—", "—", "—", "—"]
+
+
+def test_too_few_runs_make_no_interval(timeline: Timeline) -> None:
+    assert "too few" in row(lines_of("steps", timeline.now()), "2 encode")
+
+
+def test_only_measured_runs_are_counted(timeline: Timeline) -> None:
+    before = timeline.at(LOADING + 2 * WALL + 200 * MS)
+    lines = lines_of("steps", before)
+    assert "no measured run yet" in lines[-1]
+    assert row(lines, "1 frames").split()[2:4] == ["102", "ms"]  # the last one, of the warm-up
+
+
+@pytest.mark.parametrize("height", range(1, 20))
+def test_a_lower_table_keeps_its_steps(timeline: Timeline, height: int) -> None:
+    lines = lines_of("steps", timeline.now(), 80, height)
+    assert len(lines) <= height
+    if height >= 5:
+        assert [line[1:].split()[0] for line in lines if line[1:2].strip() and line[1].isdigit()] == ["1", "2", "3"]
+        assert any("unaccounted" in line for line in lines)
+
+
+def test_the_stage_that_is_running_is_marked(timeline: Timeline) -> None:
+    lines = lines_of("steps", timeline.at(LOADING + 300 * MS), look=Look(case="f4-b1-n16"))
+    assert [line[:20].strip() for line in lines if line.startswith("▸")] == ["▸2 encode", "▸  ├ vision tower"]
+
+
+def test_while_loading_the_stages_of_loading_are_shown_with_their_time(timeline: Timeline) -> None:
+    lines = lines_of("steps", timeline.at(2 * S))
+    assert lines[0].split() == ["loading", "2.0", "s"]
+    assert lines[1].split() == ["▸", "weights", "2.0", "s"]
+
+
+def test_the_case_that_was_chosen_is_shown(timeline: Timeline) -> None:
+    assert "f4-b1-n16 2/2 (chosen)" in lines_of("steps", timeline.now(), look=Look(case="f4-b1-n16"))[0]
+
+
+# --- strips, ribbon, axis -------------------------------------------------------------------------------------------
+
+
+def test_the_ribbon_says_which_step_ran_beneath_the_samples(timeline: Timeline) -> None:
+    look = Look()
+    lines = lines_of("strips", timeline.at(LOADING + 5), 80, 4, look)
+    assert lines[2][7:15] == "LLLLLL1 "
+    view = timeline.at(LOADING + 2 * WALL)
+    window = axis.axis_of(view, 64, look.wall(view))
+    steps_run = axis.ribbon(runs_course.step_spans(view, window.start), window)
+    at = (LOADING + 200 * MS - window.start) // window.cell
+    assert steps_run[at] == 1  # 200 ms after its start a run is in step 2
+    assert steps_run[(LOADING + 1500 * MS - window.start) // window.cell] == 2
+
+
+def test_the_run_in_progress_is_on_the_ribbon_by_its_hints(timeline: Timeline) -> None:
+    view = timeline.at(LOADING + 1200 * MS)
+    spans = runs_course.step_spans(view, 0)
+    assert spans.codes.tolist() == [-1, 0, 1, 2]
+    assert spans.ends[-1] == view.t
+
+
+def test_the_window_moves_by_pages(timeline: Timeline) -> None:
+    look, starts = Look(), set()
+    for t in range(0, timeline.end, 200 * MS):
+        view = timeline.at(t)
+        window = axis.axis_of(view, 20, 2 * S)
+        assert window.start <= t < window.end
+        starts.add(window.start)
+    assert all((start - timeline.start) % (window.cell * 5) == 0 for start in starts)
+    assert look.brisk(timeline.now()) is False
+
+
+def test_nothing_is_drawn_after_now(timeline: Timeline) -> None:
+    view = timeline.at(2 * S)
+    window = axis.axis_of(view, 100, None)
+    for line in lines_of("strips", view, 100 + strips.LABEL + strips.FIGURE, 3):
+        assert line[strips.LABEL + window.filled : -strips.FIGURE].strip() == ""
+
+
+def test_times_stand_under_the_axis() -> None:
+    window = axis.Axis(start=0, cell=S, width=60, now=0)
+    assert axis.ruler(window, 0) == "╵00:00              ╵00:20              ╵00:40              "
+
+
+def test_a_ribbon_cell_shows_what_ran_for_most_of_it() -> None:
+    import numpy as np
+
+    spans = runs_course.Spans(np.array([0, 4, 30]), np.array([4, 10, 31]), np.array([0, 1, 2]))
+    window = axis.Axis(start=0, cell=10, width=5, now=39)
+    assert axis.ribbon(spans, window) == [1, None, None, 2]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 1000), st.integers(0, 300), st.integers(-1, 5)), max_size=30),
+    st.integers(0, 1000),
+    st.integers(1, 100),
+    st.integers(1, 60),
+)
+def test_a_ribbon_has_a_cell_for_every_moment_until_now(
+    spans: list[tuple[int, int, int]], start: int, cell: int, width: int
+) -> None:
+    import numpy as np
+
+    spans.sort()
+    starts = np.array([s for s, _, _ in spans], np.int64)
+    ends = np.array([s + d for s, d, _ in spans], np.int64)
+    ends[:-1] = np.minimum(ends[:-1], starts[1:])
+    codes = np.array([c for _, _, c in spans], np.int64)
+    window = axis.Axis(start, cell, width, now=1000)
+    drawn = axis.ribbon(runs_course.Spans(starts, ends, codes), window)
+    assert len(drawn) == window.filled
+    assert set(drawn) <= {None, *codes.tolist()}
+
+
+# --- gauges ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_gpu_is_a_line_of_figures(timeline: Timeline) -> None:
+    line = lines_of("gauges", timeline.now(), 120, 2)[0]
+    assert line.startswith(" GPU 0 H100 80GB HBM3  util  90 %  mem  ")
+    assert "/80.0 GiB" in line
+    assert "400/700 W  60 °C  1980 MHz  ▲peak 16.0" in line
+    assert "kJ" in line
+
+
+def test_without_a_gpu_the_reason_stands_in_its_place_and_the_host_is_shown(tmp_path: Path) -> None:
+    view = Timeline.open(record(tmp_path / "cpu", course(gpu=False))).now()
+    lines = lines_of("gauges", view, 80, 2)
+    assert lines[0].split() == ["GPU", "—", "no", "NVIDIA", "driver"]
+    assert lines[1].startswith(" host   CPU  50 %  mem   4.0/8.0 GiB  worker 120 % of a core")
+    strips_ = lines_of("strips", view, 80, 4)
+    assert strips_[0].split()[0] == "cpu"
+    assert strips_[1].split()[0] == "rss"
+
+
+def test_a_missing_figure_has_its_reason_and_a_lost_gpu_says_so(live: Callable[..., Recording]) -> None:
+    happened = [("telemetry.jsonl", events.GpuDevice(t=0, gpu=0, name="A100", memory_total=40 * GIB))]
+    recording = live(happened + [("telemetry.jsonl", e) for e in (
+        events.GpuAbsent(t=1, gpu=0, reasons={"utilization": "not available under MIG", "pcie_tx_kbs": "too old"}),
+        events.GpuSample(t=2, gpu=0, memory_used=GIB, power_mw=1000),
+        events.GpuAbsent(t=10, gpu=0, reasons={"*": "GPU is lost"}),
+    )])  # fmt: skip
+    recording.write_until(20)
+    timeline = Timeline.open(recording.path)
+    line = lines_of("gauges", timeline.at(5), 120, 1)[0]
+    assert "util     —" in line
+    assert "— util: not available under MIG" in line
+    assert "too old" not in line
+    assert lines_of("gauges", timeline.at(10), 120, 1)[0].rstrip() == " GPU 0 A100  ✗ GPU is lost"
+
+
+def test_throttling_is_said_in_words(live: Callable[..., Recording]) -> None:
+    recording = live([
+        ("telemetry.jsonl", events.GpuDevice(t=0, gpu=0, name="A100", memory_total=40 * GIB)),
+        ("telemetry.jsonl", events.GpuSample(t=2, gpu=0, throttle=0x40)),
+    ])  # fmt: skip
+    recording.write_until(20)
+    assert "⚠ thermal throttling" in lines_of("gauges", Timeline.open(recording.path).now(), 80, 1)[0]
+
+
+# --- this run, heading, texts ---------------------------------------------------------------------------------------
+
+
+def test_a_run_that_ended_is_drawn_from_its_spans_with_a_tick_a_token() -> None:
+    run = runs_course.RunCourse(
+        1,
+        "measured",
+        "",
+        0,
+        100,
+        True,
+        "ok",
+        (("frames.decode_frames", 0, 20), ("generate.decode", 20, 100)),
+        (40, 60, 80),
+    )
+    drawn = cells.fit(runbar.bar(run, 100, 20, {"generate.decode": "decode"}, ["frames", "generate"]), 20)
+    assert "".join(text for text, _ in drawn) == "│1──│decode─┆───┆───"
+    assert drawn[0][1] == "step1"
+
+
+def test_the_run_in_progress_grows_towards_what_a_run_takes(timeline: Timeline) -> None:
+    start = LOADING + 4 * (WALL + 10 * MS)
+    early, late = (lines_of("run", timeline.at(start + at * MS), 100, 1)[0] for at in (500, 1500))
+    assert early.startswith("▸run ")
+    assert "┆" not in early
+    assert early[11:].startswith("│1─││2──")
+    assert "┆" in late
+    assert len(late[:90].rstrip("│ ")) > len(early[:90].rstrip("│ "))
+
+
+def test_the_heading_says_what_runs_on_what(timeline: Timeline) -> None:
+    line = lines_of("heading", timeline.at(LOADING + 3 * WALL), 120, 1)[0]
+    assert line.startswith(" ● LIVE  llava  · cuda:0 · bf16 · sdpa  run 2/8  ETA 00:1")
+    assert "clip.mp4" in line
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120, 200])
+@pytest.mark.parametrize(("provenance", "word"), [("simulated", "SIMULATED"), ("random-weights", "RANDOM WEIGHTS")])
+def test_what_is_no_measurement_says_so_at_any_width(tmp_path: Path, width: int, provenance: str, word: str) -> None:
+    view = Timeline.open(record(tmp_path / "s", course(), provenance=provenance)).now()
+    assert word in lines_of("heading", view, width, 1, Look(status="interrupted"))[0]
+
+
+@pytest.mark.parametrize("status", ["running", "paused", "finished", "stopped", "failed", "interrupted"])
+def test_every_status_has_a_glyph_and_a_word(timeline: Timeline, status: str) -> None:
+    line = lines_of("heading", timeline.now(), 80, 1, Look(status=status))[0]
+    assert line.split()[1] == {"running": "LIVE"}.get(status, status.upper())
+
+
+def test_the_output_grows_with_the_hints_and_is_the_runs_own_at_its_end(timeline: Timeline) -> None:
+    growing = lines_of("output", timeline.at(LOADING + 1000 * MS), 60, 2)
+    assert growing[0].rstrip() == " output A stre▌"
+    ended = lines_of("output", timeline.at(LOADING + 2 * WALL + 300 * MS), 60, 2)
+    assert ended[0].rstrip() == " output A street, seen from above."
+
+
+def test_foreign_text_is_neither_markup_nor_control(tmp_path: Path) -> None:
+    nasty = "[red]bold[/red] \x1b[31mred\x1b]0;title\x07 \u202e漢字\n\n[link=http://x]"
+    path = record(
+        tmp_path / "nasty", [*course(text=nasty), ("events.jsonl", events.Log(t=9 * S, level="error", text=nasty))]
+    )
+    view = Timeline.open(path).now()
+    drawn = "".join(lines_of("output", view, 80, 4) + lines_of("log", view, 80, 12))
+    assert drawn.isprintable()
+    assert "[red]bold[/red]" in drawn
+    assert "\x1b" not in drawn
+
+
+def test_the_log_has_states_answers_failed_runs_and_our_own_notices(live: Callable[..., Recording]) -> None:
+    recording = live([])
+    for event in (
+        events.Log(t=1 * S, level="warning", text="clip.mp4 has 3 frames only"),
+        events.Answer(t=2 * S, id="a", verb="pause", accepted=True, text="pauses after this run", author="me@here"),
+        events.RunStart(t=3 * S, run=1, kind="measured", case="f1"),
+        events.RunEnd(t=4 * S, run=1, outcome="out-of-memory", start=3 * S, wall=S, reason="2 GiB asked, 1 free"),
+        events.StateChange(t=5 * S, state="failed", reason="no run went well"),
+    ):
+        recording.say(event)
+    lines = [line[8:].rstrip() for line in lines_of("log", Timeline.open(recording.path).now(), 80, 6)]
+    assert lines[:5] == [
+        "00:01 ! clip.mp4 has 3 frames only",
+        "00:02   pause: pauses after this run",
+        "00:04 ✗ run 1 f1 out-of-memory: 2 GiB asked, 1 free",
+        "00:05 ✗ failed: no run went well",
+        "",
+    ]
+
+
+# --- every panel, every moment --------------------------------------------------------------------------------------
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@given(
+    st.sampled_from(sorted(PANELS)),
+    st.integers(-1, 25_000),
+    st.integers(1, 200),
+    st.integers(1, 30),
+    st.sampled_from(["running", "finished", "failed"]),
+)
+def test_every_panel_fills_exactly_its_width_at_any_moment(
+    timeline: Timeline, part: str, at: int, width: int, height: int, status: str
+) -> None:
+    draw, _ = PANELS[part]
+    lines = draw(timeline.at(at * MS), Look(status=status), width, height)
+    assert len(lines) <= height
+    assert all(cells.width_of(line) == width for line in lines)
+
+
+def test_an_empty_session_can_be_drawn(live: Callable[..., Recording]) -> None:
+    view = Timeline.open(live([]).path).now()
+    for part in PANELS:
+        for width, height in ((20, 5), (80, 24), (120, 40)):
+            assert lines_of(part, view, width, height) is not None
+
+
+def test_what_was_drawn_live_is_what_a_reopened_session_shows_at_that_time(live: Callable[..., Recording]) -> None:
+    recording = live()
+    growing = Timeline.open(recording.path)
+    look = Look()
+    shown: dict[int, list[list[str]]] = {}
+    for t in range(0, 20 * S, 700 * MS):
+        recording.write_until(t)
+        growing.poll()
+        view = growing.at(t)
+        shown[t] = [lines_of(part, view, 100, 16, look) for part in sorted(PANELS)]
+    recording.write_until(1 << 62)
+    recording.close()
+    again, fresh = Timeline.open(recording.path), Look()
+    for t, drawn in shown.items():
+        assert [lines_of(part, again.at(t), 100, 16, fresh) for part in sorted(PANELS)] == drawn, f"at {t / S} s"
+
+
+def test_equal_keys_give_equal_drawings(timeline: Timeline) -> None:
+    look = Look()
+    before: dict[str, tuple[object, list[str]]] = {}
+    for t in range(0, timeline.end, 130 * MS):
+        view = timeline.at(t)
+        for part, (_, key) in PANELS.items():
+            if part in ("run", "strips", "steps"):
+                continue  # these follow the time in steps finer than can be seen
+            now = (key(view, look), lines_of(part, view, 110, 12, look))
+            if part in before and before[part][0] == now[0]:
+                assert before[part][1] == now[1], f"{part} at {t / S} s"
+            before[part] = now
+
+
+# --- the arrangement ------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 300), st.integers(0, 100), st.integers(1, 8), st.integers(0, 20), st.integers(0, 8))
+def test_an_arrangement_uses_every_line_once(width: int, height: int, top: int, stages: int, gpus: int) -> None:
+    wants = Wants(top, (top + stages + 3, 2 * top + stages + 3), (1, gpus + 1), (4, 4 * max(gpus, 1) + 2))
+    lines = arrange(width, height, wants)
+    assert set(lines) == set(PARTS)
+    counted = sum(count for part, count in lines.items() if part != "output" or width < 100)
+    assert counted == height
+    assert min(lines.values()) >= 0
+
+
+def test_80x24_shows_steps_stages_a_gpu_its_strips_the_ribbon_and_the_keys() -> None:
+    lines = arrange(80, 24, Wants())
+    assert lines == {
+        "heading": 1, "steps": 13, "run": 1, "gauges": 1, "strips": 3,
+        "output": 2, "log": 2, "transport": 0, "footer": 1,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_higher_screen_takes_nothing_away(width: int) -> None:
+    before = arrange(width, 1, Wants())
+    for height in range(2, 70):
+        now = arrange(width, height, Wants())
+        assert all(now[part] >= before[part] for part in PARTS), height
+        before = now
