@@ -106,7 +106,7 @@ def run_monitor(path: Path, *, fps: float = 4, ascii: bool = False, low_bandwidt
     finally:
         hangup.unwatch()
     if hangup.gone:
-        os._exit(0)
+        os._exit(hangup.code)
     if app.return_code == 2:
         from llava_tui.session.reader import SessionError
 

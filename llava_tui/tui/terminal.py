@@ -92,7 +92,8 @@ class Hangup:
 
     def __init__(self, leave: Callable[[], None]) -> None:
         self._leave = leave
-        self._gone = threading.Event()
+        self.code = 0
+        """The exit code that tells why, once the terminal is gone."""
         self._before: dict[int, object] = {}
 
     def watch(self) -> None:
@@ -111,7 +112,7 @@ class Hangup:
     @property
     def gone(self) -> bool:
         """Whether the terminal is known to be gone, or the program was asked to end."""
-        return self._gone.is_set()
+        return self.code != 0
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._end(128 + number)
@@ -124,9 +125,9 @@ class Hangup:
         self._end(128 + signal.SIGHUP)
 
     def _end(self, code: int) -> None:
-        if self._gone.is_set():
+        if self.gone:
             return
-        self._gone.set()
+        self.code = code
         last = threading.Timer(GRACE_S, os._exit, args=(code,))
         last.daemon = True
         last.start()

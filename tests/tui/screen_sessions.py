@@ -51,10 +51,12 @@ def course(
     closed: bool = True,
     text: str = "A street, seen from above.",
     hole: bool = False,
+    ms: int = MS,
 ) -> list[Timed]:
     """All events in the order of their times: loading, then ``runs`` runs of 2 s, the first two not measured.
 
-    ``hole``: the projector could not be told apart.
+    ``hole``: the projector could not be told apart. ``ms``: what a millisecond of a run takes, for longer or shorter
+    ones.
     """
     out: list[Timed] = []
 
@@ -90,23 +92,23 @@ def course(
         scale = 1.0 + 0.01 * (run % 3)
         say(events.RunStart(t=t, run=run, kind=kind, case=case, round=max(run - 3, 0) // 2, item="clip.mp4"))
         hints: list[events.Event] = [
-            events.StageHint(t=t + int(at * MS * scale), run=run, stage=path) for path, at, _ in SPANS
+            events.StageHint(t=t + int(at * ms * scale), run=run, stage=path) for path, at, _ in SPANS
         ]
-        times = [int((700 + 80 * (i + 1)) * MS * scale) for i in range(TOKENS)]
+        times = [int((700 + 80 * (i + 1)) * ms * scale) for i in range(TOKENS)]
         hints += [
             events.TextHint(t=t + at, run=run, tokens=i + 1, text=text[i * 2 : i * 2 + 2]) for i, at in enumerate(times)
         ]
         for hint in sorted(hints, key=lambda event: event.t):
             say(hint)
-        wall = int(WALL * scale)
+        wall = int(2000 * ms * scale)
         paths = [path for path, _, _ in SPANS]
-        durations: list[int | None] = [int(took * MS * scale) for _, _, took in SPANS]
+        durations: list[int | None] = [int(took * ms * scale) for _, _, took in SPANS]
         if hole:
             durations[paths.index("encode.projector")] = None
         say(
             events.RunEnd(
                 t=t + wall, run=run, outcome="ok", start=t, wall=wall, stages=paths,
-                starts=[int(at * MS * scale) for _, at, _ in SPANS], durations=durations,
+                starts=[int(at * ms * scale) for _, at, _ in SPANS], durations=durations,
                 token_ids=[list(range(TOKENS))], token_times=times, text=[text], frames=int(case[1]), rss=2 * GIB,
             )
         )  # fmt: skip

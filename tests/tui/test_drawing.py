@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,17 @@ def test_while_loading_the_stages_of_loading_are_shown_with_their_time(timeline:
 
 def test_the_case_that_was_chosen_is_shown(timeline: Timeline) -> None:
     assert "f4-b1-n16 2/2 (chosen)" in lines_of("steps", timeline.now(), look=Look(case="f4-b1-n16"))[0]
+
+
+def test_where_runs_are_short_the_table_stays_with_a_case_for_a_while(tmp_path: Path) -> None:
+    timeline = Timeline.open(record(tmp_path / "short", course(runs=200, ms=MS // 10)))
+    look = Look()
+    shown = [look.case_of(timeline.at(t)) for t in range(LOADING + S, timeline.end, 100 * MS)]
+    turns = sum(a != b for a, b in pairwise(shown))
+    assert turns <= (timeline.end - timeline.start) // (10 * S) + 1
+    assert look.brisk(timeline.now())
+    # Their bars are those of runs that ended: one that goes on would be gone before it is seen.
+    assert not lines_of("run", timeline.at(LOADING + 10 * S), 80, 1, look)[0].startswith("▸")
 
 
 # --- strips, ribbon, axis -------------------------------------------------------------------------------------------

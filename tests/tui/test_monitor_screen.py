@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -347,6 +348,18 @@ async def test_a_gpu_that_is_found_late_gets_its_place(live: Callable[..., Recor
         recording._streams["telemetry.jsonl"].write(events.GpuDevice(t=5, gpu=0, name="L4", memory_total=24 * GIB))
         recording._streams["telemetry.jsonl"].write(events.GpuSample(t=6, gpu=0, memory_used=GIB, utilization=3.0))
         await shown.until(lambda: "GPU 0 L4" in shown.part("gauges"))
+
+
+async def test_a_session_that_is_deleted_while_it_is_watched_stays_on_the_screen(
+    live: Callable[..., Recording],
+) -> None:
+    recording = live()
+    recording.write_until(LOADING + 3 * WALL)
+    async with monitor(recording.path) as shown:
+        shutil.rmtree(recording.path)
+        await shown.until(lambda: "▲ INTERRUPTED" in shown.part("heading"))
+        assert "2 encode" in shown.part("steps")
+        await shown.pilot.press("q")
 
 
 def test_what_is_sent_is_what_the_worker_reads(tmp_path: Path) -> None:

@@ -165,19 +165,11 @@ def test_low_bandwidth_has_no_mouse_motion_and_no_true_colour(
 def test_a_poor_terminal_is_good_enough(
     program: Callable[..., TerminalProgram], finished: Path, environment: dict[str, str]
 ) -> None:
-    script = (
-        f"import os,sys; os.environ.update({environment!r}); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
-    )
-    monitor = TerminalProgram(
-        [sys.executable, "-c", script, "-m", "llava_tui", "open", str(finished)], cols=80, rows=24
-    )
-    try:
-        monitor.until("unaccounted")
-        monitor.write("q")
-        monitor.ended_within(10)
-        assert monitor.code == 0
-    finally:
-        monitor.end()
+    monitor = program(finished, cols=80, rows=24, environment=environment)
+    monitor.until("unaccounted")
+    monitor.write("q")
+    monitor.ended_within(10)
+    assert monitor.code == 0
 
 
 def test_without_a_terminal_there_is_one_line_and_exit_code_2(finished: Path) -> None:
@@ -196,7 +188,6 @@ def test_the_monitor_loads_nothing_that_measures(finished: Path) -> None:
     script = """
 import asyncio, json, sys
 from pathlib import Path
-from typing import Any
 from llava_tui.tui.app import LlavaTui
 
 async def look() -> None:

@@ -30,6 +30,8 @@ SLOW = ("steps", "gauges")
 """Parts that are drawn once a second at most while live: nobody reads sixty figures four times a second."""
 SLOW_WHEN_BRISK = (*SLOW, "run", "output", "log")
 """Where runs are too short to be watched one by one."""
+SHARE = 0.02
+"""Of the time, at most, for drawing one slow part: the table of some thousand runs takes a while to work out."""
 PATIENCE_S = 3.0
 """After this long without an answer to a command, that is said."""
 
@@ -78,6 +80,7 @@ class MonitorScreen(Screen[None]):
         self._clock = clock
         self._given_clock = clock is not None
         self._drawn: dict[str, tuple[object, float]] = {}
+        """Of each part: what its drawing depended on, and until when it is good enough."""
         self._wants: tuple[int, int, Wants] | None = None
         self._status_asked = 0
         self._answered: tuple[int, str] | None = None
@@ -203,12 +206,13 @@ class MonitorScreen(Screen[None]):
             if not height or not width:
                 continue
             new = (width, height, key(view, look))
-            old, since = self._drawn.get(name, (None, 0.0))
-            if old == new or (name in slow and old is not None and now - since < 1.0):
+            old, good_until = self._drawn.get(name, (None, 0.0))
+            if old == new or (name in slow and now < good_until):
                 continue
-            self._drawn[name] = (new, now)
+            began = time.monotonic()
             if regions := canvas.change(draw(view, look, width, height)):
                 changes.append((canvas, regions))
+            self._drawn[name] = (new, now + max(1.0, (time.monotonic() - began) / SHARE))
         if changes:
             self._paint(changes)
 
@@ -332,10 +336,10 @@ class MonitorScreen(Screen[None]):
 
     def do_quit(self) -> None:
         """Leaves; a live run goes on."""
-        message = ""
-        if self.live:
-            message = f"detached: the run goes on; llava-tui attach {self.path.name}"
-        self.app.exit(message=message or None)
+        from llava_tui.session import store
+
+        goes_on = store.status(self.path) in store.LIVE
+        self.app.exit(message=f"detached: the run goes on; llava-tui attach {self.path.name}" if goes_on else None)
 
     def do_help(self) -> None:
         """The keys."""
