@@ -23,6 +23,8 @@ TELEMETRY = "telemetry"
 """How the names of the two kinds of streams begin; they end in ``.jsonl``."""
 CHUNK = 256 << 10
 """Bytes of a stream that are decoded at a time: what comes of them stays within a core's cache."""
+MANY = 4 << 10
+"""Bytes from which on lines are decoded together."""
 LINE_LIMIT = 64 << 20
 """A longer line is damage, not an event: it is skipped and counted, so that memory stays bounded."""
 
@@ -213,24 +215,28 @@ class StreamReader:
             self._seen = self._offset + len(tail)
 
     def _decode(self, lines: bytes) -> list[Any]:
-        if len(lines) < 4096:  # a command or two: the worker reads them between tokens, where numpy may not be loaded
-            return [event for line in lines.split(b"\n") if line.strip() for event in self._decode_line(line)]
+        if len(lines) >= MANY:
+            found = self._decode_at_once(lines)
+            if found is not None:
+                return found
+        return [event for line in lines.split(b"\n") if line.strip() for event in self._decode_line(line)]
+
+    def _decode_at_once(self, lines: bytes) -> list[Any] | None:
         # One call for the whole chunk, where that gives exactly what a call a line would. JSON allows no raw newline
         # within a string and no "}\n{" within an object: so where every line begins and ends with a brace, no object
         # spans two, and as many objects as lines means one a line.
-        import numpy as np  # here: finding a session and the first paint of the monitor do without, and it takes 0.2 s
+        import numpy as np  # here: who reads a few lines does without, and importing it takes 0.2 s
 
         text = np.frombuffer(lines, np.uint8)
         ends = np.flatnonzero(text == 10)
         if lines[:1] == b"{" and (text[ends - 1] == 125).all() and (text[ends[:-1] + 1] == 123).all():
             try:
-                found = self._decoder.decode_lines(lines)
+                found: list[Any] = self._decoder.decode_lines(lines)
             except (ValueError, RecursionError):
-                pass
-            else:
-                if len(found) == len(ends):
-                    return found
-        return [event for line in lines.split(b"\n") if line.strip() for event in self._decode_line(line)]
+                return None
+            if len(found) == len(ends):
+                return found
+        return None
 
     def _decode_line(self, line: bytes) -> tuple[Any, ...]:
         try:

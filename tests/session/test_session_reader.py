@@ -187,11 +187,20 @@ def line_by_line(data: bytes) -> tuple[list[Any], int]:
 
 
 @settings(deadline=None)
-@given(data=STREAM, cuts=st.lists(st.integers(0, 400), max_size=6), chunk=st.sampled_from([1, 7, 64, reader.CHUNK]))
-@example(data=b'{"type":"state","t":1,\n"state":"x"}\n{"type":"state","t":1,"state":"x"}\n', cuts=[25], chunk=64)
-@example(data=b'{"type":"state","t":1,\n"state":"x"}{"type":"state","t":1,"state":"x"}\n', cuts=[], chunk=reader.CHUNK)
-def test_however_a_stream_grew_it_says_the_same(data: bytes, cuts: list[int], chunk: int) -> None:
-    with tempfile.TemporaryDirectory() as folder:
+@given(
+    data=STREAM,
+    cuts=st.lists(st.integers(0, 400), max_size=6),
+    chunk=st.sampled_from([1, 7, 64, reader.CHUNK]),
+    many=st.sampled_from([0, 0, 100, reader.MANY]),
+)
+@example(
+    data=b'{"type":"state","t":1,\n"state":"x"}\n{"type":"state","t":1,"state":"x"}\n', cuts=[25], chunk=64, many=0
+)
+@example(data=b'{"type":"state","t":1,"state":"x"}{"type":"state","t":1,"state":"x"}\n', cuts=[], chunk=999, many=0)
+@example(data=b'{"type":"state","t":1,\n"state":"x"}{"type":"state","t":1,"state":"x"}\n', cuts=[], chunk=999, many=0)
+def test_however_a_stream_grew_it_says_the_same(data: bytes, cuts: list[int], chunk: int, many: int) -> None:
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reader, "MANY", many)  # lines together, or each on its own
         stream = Path(folder) / "events.jsonl"
         following = StreamReader(stream, events.AnyEvent, chunk=chunk)
         assert following.read() == []  # not there yet

@@ -300,6 +300,18 @@ def test_a_picture_holds_while_the_session_goes_on(make_session: MakeSession) ->
         seen["t"][0] = 7
 
 
+def test_equal_times_come_in_the_order_of_the_streams_whichever_was_read_first(make_session: MakeSession) -> None:
+    path = make_session()
+    (path / "events.jsonl").unlink()
+    following = Timeline.open(path)
+    for name in ("events-1", "events-0", "events-2", "events-1", "events-0"):
+        number = following.log.n
+        append(path / f"{name}.jsonl", [events.Log(t=5, level="info", text=f"{name} {number}")])
+        assert following.poll()
+    expected = ["events-0 1", "events-0 4", "events-1 0", "events-1 3", "events-2 2"]
+    assert following.log["text"].tolist() == Timeline.open(path).log["text"].tolist() == expected
+
+
 def test_numbers_that_fit_nowhere_cost_their_own_event_alone(make_session: MakeSession) -> None:
     huge = 10**30
     path = make_session(
