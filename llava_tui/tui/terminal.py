@@ -7,14 +7,13 @@ import select
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from types import FrameType
 
 from rich.color import Color, ColorSystem
 from rich.console import Console
 from rich.style import Style
-from textual.strip import Strip
 
 GRACE_S = 1.0
 """How long an orderly exit may take once the terminal is gone. Textual's writer may then block for good."""
@@ -33,17 +32,19 @@ def require() -> None:
             )
 
 
-def sequences(pieces: Iterable[tuple[int, int, Strip]], console: Console) -> str:
-    """What a terminal needs to show each piece, (x, y, cells): a cursor move, and of a style what changes."""
+Piece = tuple[int, int, Sequence[tuple[str, Style]]]
+"""Column and line of the screen, from 0, and the runs of cells to be shown from there."""
+
+
+def sequences(pieces: Iterable[Piece], console: Console) -> str:
+    """What a terminal needs to show each piece: a cursor move, and of a style what changes."""
     system = console._color_system
     out: list[str] = []
     now = _PLAIN
-    for x, y, strip in pieces:
+    for x, y, runs in pieces:
         out.append(f"\x1b[{y + 1};{x + 1}H")
-        for text, style, control in strip:
-            if control:
-                continue
-            new = _PLAIN if style is None or system is None else _codes(style, system)
+        for text, style in runs:
+            new = _PLAIN if system is None else _codes(style, system)
             if new != now:
                 out.append(_change(now, new))
                 now = new

@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 STATUS_EVERY_S = 1.0
 """How often it is asked whether the worker is still there."""
-SLOW = ("steps", "gauges")
-"""Parts that are drawn once a second at most while live: nobody reads sixty figures four times a second."""
-SLOW_WHEN_BRISK = (*SLOW, "run", "output", "log")
+EVERY_S = {"steps": 1.0, "gauges": 1.0, "strips": 0.5, "output": 0.5}
+"""Parts that are drawn less often than others while live: nobody reads sixty figures four times a second."""
+EVERY_WHEN_BRISK_S = EVERY_S | {"run": 1.0, "output": 1.0, "log": 1.0}
 """Where runs are too short to be watched one by one."""
 SHARE = 0.02
-"""Of the time, at most, for drawing one slow part: the table of some thousand runs takes a while to work out."""
+"""Of the time, at most, for drawing one part: the table of some thousand runs takes a while to work out."""
 PATIENCE_S = 3.0
 """After this long without an answer to a command, that is said."""
 
@@ -199,7 +199,7 @@ class MonitorScreen(Screen[None]):
             return
         changes: list[tuple[LineCanvas, list[Region]]] = []
         now = time.monotonic()
-        slow = () if at_once or not look.live else SLOW_WHEN_BRISK if look.brisk(view) else SLOW
+        every = {} if at_once or not look.live else EVERY_WHEN_BRISK_S if look.brisk(view) else EVERY_S
         for name, (draw, key) in PANELS.items():
             canvas = self.query_one("#" + name, LineCanvas)
             width, height = canvas.size
@@ -207,12 +207,14 @@ class MonitorScreen(Screen[None]):
                 continue
             new = (width, height, key(view, look))
             old, good_until = self._drawn.get(name, (None, 0.0))
-            if old == new or (name in slow and now < good_until):
+            if old == new or (name in every and now < good_until):
                 continue
             began = time.monotonic()
             if regions := canvas.change(draw(view, look, width, height)):
                 changes.append((canvas, regions))
-            self._drawn[name] = (new, now + max(1.0, (time.monotonic() - began) / SHARE))
+            # A little early rather than a tick late.
+            wait = max(every.get(name, 0.0) - 0.5 / self._fps, (time.monotonic() - began) / SHARE)
+            self._drawn[name] = (new, now + wait)
         if changes:
             self._paint(changes)
 

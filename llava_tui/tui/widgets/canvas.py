@@ -10,8 +10,9 @@ from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
-from llava_tui.tui.theme import styles
-from llava_tui.tui.widgets.cells import TEXT, Line, changed_ranges, fit
+from llava_tui.tui.terminal import Piece
+from llava_tui.tui.theme import AsciiFilter, styles
+from llava_tui.tui.widgets.cells import TEXT, Line, Run, ascii_text, changed_ranges, cut, fit
 
 
 class LineCanvas(Widget):
@@ -29,14 +30,26 @@ class LineCanvas(Widget):
         self._strips: list[Strip | None] = []
         self._blank: Strip | None = None
         self._named: dict[str, Style] = {}
+        self._ascii = False
 
     def on_mount(self) -> None:
         """Follows the theme."""
-        self._named = styles(self.app.current_theme)
+        self._name_styles()
         self.app.theme_changed_signal.subscribe(self, lambda _: self._restyle())
 
+    def _name_styles(self) -> None:
+        """The theme's styles as the app's filters (NO_COLOR, ASCII) leave them: filtered once, not with every line."""
+        background = self.background_colors[1]
+        filters = self.get_line_filters()
+        self._ascii = any(isinstance(entry, AsciiFilter) for entry in filters)
+        for name, style in styles(self.app.current_theme).items():
+            cell = [Segment(" ", style)]
+            for entry in filters:
+                cell = entry.apply(cell, background)
+            self._named[name] = cell[0].style or style
+
     def _restyle(self) -> None:
-        self._named = styles(self.app.current_theme)
+        self._name_styles()
         self._strips = [None] * len(self._lines)
         self._blank = None
         self.refresh()
@@ -70,12 +83,12 @@ class LineCanvas(Widget):
             self._strips[region.y] = None
         return regions
 
-    def pieces(self, regions: Iterable[Region]) -> list[tuple[int, int, Strip]]:
-        """The cells of regions with their place on the screen: (x, y, cells)."""
+    def pieces(self, regions: Iterable[Region]) -> list[Piece]:
+        """The cells of regions, with their place on the screen."""
         dx, dy = self.region.offset
         return [
-            (region.x + dx, region.y + dy, self.render_line(region.y).crop(region.x, region.right))
-            for region in regions
+            (at.x + dx, at.y + dy, [self._styled(run) for run in cut(self._lines[at.y], at.x, at.right)])
+            for at in regions
         ]
 
     @property
@@ -84,7 +97,7 @@ class LineCanvas(Widget):
         return ["".join(text for text, _ in line) for line in self._lines]
 
     def render_line(self, y: int) -> Strip:
-        """The cached strip of line ``y``, filters applied. Every segment has a style: NO_COLOR's filter needs one."""
+        """The cached strip of line ``y``."""
         width = self.size.width
         if y >= len(self._lines):
             if self._blank is None or self._blank.cell_length != width:
@@ -96,15 +109,14 @@ class LineCanvas(Widget):
         return strip
 
     def _strip(self, line: Line, width: int) -> Strip:
-        strip = Strip([Segment(text, self._style(name)) for text, name in line])
-        strip = strip.adjust_cell_length(width, self._style(TEXT))
-        for line_filter in self.get_line_filters():
-            strip = strip.apply_filter(line_filter, self.background_colors[1])
-        return strip
+        strip = Strip([Segment(*self._styled(run)) for run in line])
+        return strip.adjust_cell_length(width, self._styled(("", TEXT))[1])
+
+    def _styled(self, run: Run) -> tuple[str, Style]:
+        """Every run has a style: NO_COLOR's filter fails on a segment without."""
+        text, name = run
+        return ascii_text(text) if self._ascii else text, self._named.get(name) or self._named.get(TEXT) or Style()
 
     def render_lines(self, crop: Region) -> list[Strip]:
         """What the compositor asks for."""
         return [self.render_line(y).crop(crop.x, crop.right) for y in crop.line_range]
-
-    def _style(self, name: str) -> Style:
-        return self._named.get(name) or self._named.get(TEXT) or Style()

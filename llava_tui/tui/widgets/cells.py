@@ -217,6 +217,25 @@ def changed_ranges(old: Line | None, new: Line) -> list[tuple[int, int]]:
     return ranges
 
 
+def cut(line: Line, start: int, end: int) -> Line:
+    """The runs within cells ``start`` to ``end``; neither may be within a wide character."""
+    piece: Line = []
+    at = 0
+    for text, style in line:
+        size = len(text) if text.isascii() else cell_len(text)
+        first, last = max(start - at, 0), min(end - at, size)
+        if first < last:
+            if last - first < size:
+                # Without wide or combining characters a cell is a character.
+                whole = size == len(text)
+                text = text[first:last] if whole else "".join(char for char, _ in _cells([(text, style)])[first:last])
+            piece.append((text, style))
+        at += size
+        if at >= end:
+            break
+    return piece
+
+
 def _cells(line: Line) -> list[Run]:
     """One entry a cell; combining characters go with the cell before them."""
     cells: list[Run] = []

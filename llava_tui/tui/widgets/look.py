@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from llava_tui.session.timeline import View
 
 DWELL_NS = 10_000_000_000
-BRISK_NS = 1_000_000_000
+BRISK_NS = 2_000_000_000
 
 T = TypeVar("T")
 
