@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import llava_tui
-from llava_tui.session.reader import HEADER, SessionError, safe_text
+from llava_tui.session.reader import HEADER, SessionError, is_there, safe_text
 
 WORKER_LOG = "worker.log"
 
@@ -128,5 +128,5 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _remove_unborn(path: Path) -> None:
-    if not (path / HEADER).exists():
+    if not is_there(path / HEADER):
         shutil.rmtree(path, ignore_errors=True)

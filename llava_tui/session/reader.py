@@ -21,7 +21,7 @@ NOTES = "notes.json"
 EVENTS = "events"
 TELEMETRY = "telemetry"
 """How the names of the two kinds of streams begin; they end in ``.jsonl``."""
-CHUNK = 256 << 10
+CHUNK = 128 << 10
 """Bytes of a stream that are decoded at a time: what comes of them stays within a core's cache."""
 MANY = 4 << 10
 """Bytes from which on lines are decoded together."""
@@ -88,6 +88,11 @@ def safe_struct(value: _T) -> _T:
     return msgspec.convert(safe_values(msgspec.to_builtins(value)), type(value))
 
 
+def is_there(path: Path) -> bool:
+    """Whether ``path`` exists, as far as this user can see; never an exception."""
+    return os.path.exists(path)  # noqa: PTH110
+
+
 # --- the header and the notes ---------------------------------------------------------------------------------------
 
 
@@ -107,9 +112,9 @@ def read_header(path: Path) -> events.Header:
     try:
         data = (path / HEADER).read_bytes()
     except (FileNotFoundError, NotADirectoryError):
-        if not path.exists():
-            raise SessionError(f"no session at {name}: no such folder") from None
-        raise SessionError(f"{name} is not a session: it has no {HEADER}") from None
+        if is_there(path):
+            raise SessionError(f"{name} is not a session: it has no {HEADER}") from None
+        raise SessionError(f"no session at {name}: no such folder") from None
     except OSError as error:
         raise SessionError(f"cannot read {name}/{HEADER}: {error.strerror}") from None
     try:
@@ -185,13 +190,18 @@ class StreamReader:
         return [event for batch in self.batches() for event in batch]
 
     def batches(self) -> Iterator[list[Any]]:
-        """Everything new, decoded, a chunk of the file at a time: bounded memory however long the file."""
+        """Everything new, decoded, a chunk of the file at a time: bounded memory however long the file.
+
+        Raises :class:`SessionError` where the file is there and may not be read.
+        """
         try:
             if self.path.stat().st_size == self._seen:
                 return
             file = open(self.path, "rb", buffering=0)  # noqa: SIM115
         except (FileNotFoundError, NotADirectoryError):
             return
+        except OSError as error:
+            raise SessionError(f"cannot read {safe_text(str(self.path))}: {error.strerror}") from None
         with file:
             file.seek(self._offset)
             tail = b""

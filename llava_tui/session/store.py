@@ -20,6 +20,7 @@ from llava_tui.session.reader import (
     NOTES,
     TELEMETRY,
     SessionError,
+    is_there,
     read_header,
     read_notes,
     safe_text,
@@ -110,16 +111,14 @@ def find(folder: Path, ref: str) -> Path:
     if not ref:
         raise SessionError("no session named: give an id, a unique part of one, a path, or @latest")
     path = Path(ref).expanduser()
-    if (path / HEADER).is_file():
+    if is_there(path / HEADER):
         return path.absolute()
-    if path.name == HEADER and path.is_file():
+    if path.name == HEADER and is_there(path):
         return path.parent.absolute()
-    if os.sep in ref or path.is_dir():
-        raise SessionError(
-            f"{shown} is not a session: it has no {HEADER}"
-            if path.is_dir()
-            else f"no session at {shown}: no such folder"
-        )
+    if is_there(path):
+        raise SessionError(f"{shown} is not a session: it has no {HEADER}")
+    if os.sep in ref:
+        raise SessionError(f"no session at {shown}: no such folder")
     found = [id_ for id_ in ids if ref in id_]
     if len(found) == 1:
         return folder / found[0]
@@ -131,7 +130,7 @@ def find(folder: Path, ref: str) -> Path:
 
 def _ids(folder: Path) -> list[str]:
     try:
-        return sorted(entry.name for entry in os.scandir(folder) if (Path(entry.path) / HEADER).is_file())
+        return sorted(entry.name for entry in os.scandir(folder) if is_there(Path(entry.path) / HEADER))
     except OSError:
         return []
 
@@ -243,8 +242,11 @@ def list_sessions(folder: Path) -> list[SessionInfo]:
 
 
 def _is_session(path: Path) -> bool:
-    """Whether the folder was made by us; other folders beside the sessions are nobody's business."""
-    return any((path / name).exists() for name in (HEADER, LOCK, RESERVE))
+    """Whether the folder was made by us; other folders beside the sessions are nobody's business. Another user's
+    session is known by its name alone."""
+    if any(is_there(path / name) for name in (HEADER, LOCK, RESERVE)):
+        return True
+    return not os.access(path, os.R_OK | os.X_OK) and re.match(r"\d{8}-\d{6}-", path.name) is not None
 
 
 def _main_stream(path: Path) -> Path:
@@ -284,7 +286,7 @@ def _far(stream: Path, type_: str) -> _Line | None:
 
 def _newest(lines: bytes) -> int:
     """The ``t`` of the last line that can be read, 0 without one."""
-    for line in reversed(lines.splitlines()[-20:]):
+    for line in reversed(lines.rsplit(b"\n", 20)):
         if (found := _decoded(line)) is not None:
             return found.t
     return 0

@@ -103,6 +103,7 @@ class Timeline:
                 if batch:
                     self._take_in(batch, source)
                     found = True
+                del batch  # before the next one is decoded: one at a time fits the cache
         if found:
             for table in self.tables.values():
                 table.settle(self._order)

@@ -249,6 +249,12 @@ def test_an_endless_line_costs_no_memory_and_only_itself(
     assert following.corrupt == 2
 
 
+def test_a_stream_that_may_not_be_read_is_said(tmp_path: Path) -> None:
+    (tmp_path / "events.jsonl").mkdir()
+    with pytest.raises(SessionError, match=r"cannot read .*/events\.jsonl: Is a directory"):
+        StreamReader(tmp_path / "events.jsonl", events.AnyEvent).read()
+
+
 def test_a_stream_that_shrank_or_went_away_says_nothing_new(tmp_path: Path) -> None:
     stream = tmp_path / "events.jsonl"
     stream.write_bytes(b'{"type":"state","t":1,"state":"a"}\n')

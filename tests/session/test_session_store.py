@@ -105,14 +105,17 @@ def test_an_id_that_is_also_a_part_of_another_means_itself(make_session: MakeSes
     assert store.find(first.parent, "abc") == longer[0]
 
 
-@pytest.mark.parametrize("ref", ["nothing-like-it", "", "@first", "./here", "/no/such/place", "\x1b[31mred"])
+@pytest.mark.parametrize(
+    "ref",
+    ["nothing-like-it", "", "@first", "./here", "/no/such/place", "x" * 5000, "/" + "x" * 5000, "a\0b", "\x1b[31mred"],
+)
 def test_what_means_no_session_is_said(make_session: MakeSession, ref: str) -> None:
     folder = make_session().parent
     with pytest.raises(SessionError) as caught:
         store.find(folder, ref)
     assert len(str(caught.value).splitlines()) == 1
     assert "\x1b" not in str(caught.value)
-    assert ref.removeprefix("\x1b[31m") in str(caught.value)
+    assert ref.removeprefix("\x1b[31m")[:70].split("\0")[0] in str(caught.value)
 
 
 def test_what_means_several_sessions_lists_them(make_session: MakeSession) -> None:
@@ -229,6 +232,42 @@ def test_the_list_has_live_sessions_first_then_the_newest_and_never_breaks(
     assert "newer llava-tui" in problems[newer]
     assert "has no session.json" in problems[unborn]
     assert all(one.header is None for one in found[3:])
+
+
+def test_another_users_session_is_listed_with_the_reason_why_not_more(child: Child) -> None:
+    script = """
+        import os, sys, tempfile
+        from pathlib import Path
+        from llava_tui.session import store
+        from llava_tui.session.reader import SessionError, read_header
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            folder.chmod(0o755)
+            path = store.create(folder, "private")
+            (path / "session.json").write_text("{}")
+            path.chmod(0)
+            (folder / "else").mkdir(mode=0)
+            if os.geteuid() == 0:
+                os.setresuid(65534, 65534, 0)  # who is nobody: root may read everything
+            try:
+                [found] = store.list_sessions(folder)
+                assert found.problem.endswith("session.json: Permission denied"), found
+                assert found.status == "interrupted"
+                for ref in (path.name, str(path), "private"):
+                    try:
+                        read_header(store.find(folder, ref))
+                    except SessionError:
+                        pass
+                    else:
+                        raise AssertionError(ref)
+            finally:
+                if os.getresuid()[2] == 0:
+                    os.setresuid(0, 0, 0)
+                for entry in folder.iterdir():
+                    entry.chmod(0o700)
+        print("ready", flush=True)
+        """
+    child(script)
 
 
 def test_no_folder_is_no_sessions(tmp_path: Path) -> None:

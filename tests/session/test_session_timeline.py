@@ -424,3 +424,11 @@ def test_opening_holds_no_file_open(make_session: MakeSession) -> None:
     held = [fd.resolve() for fd in Path("/proc/self/fd").iterdir()]
     assert not [target for target in held if target.is_relative_to(path)]
     assert len(timelines) == 3
+
+
+def test_the_page_on_the_format_names_every_event_and_every_field() -> None:
+    page = (Path(__file__).parents[2] / "docs/session-format.md").read_text()
+    structs = [*get_args(events.AnyEvent), events.Command, events.Header, events.HostFacts, events.Notes,
+               events.StageInfo, events.Case, events.GpuProcess]  # fmt: skip
+    named = {name for struct in structs for name in (*struct.__struct_fields__, struct.__struct_config__.tag) if name}
+    assert not {name for name in named if f"`{name}`" not in page}
