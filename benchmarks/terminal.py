@@ -111,6 +111,8 @@ def cost(argv: list[str], cols: int, rows: int, warm: float, seconds: float) -> 
         bytes_before, cpu_before, began = len(program.data), sum(process.cpu_times()[:2]), time.monotonic()
         program.read(seconds)
         took = time.monotonic() - began
+        if process.status() == psutil.STATUS_ZOMBIE:
+            raise SystemExit(f"the monitor ended: {ESCAPES.sub(b'', program.data)[-500:].decode(errors='replace')}")
         return {
             "bytes_a_second": (len(program.data) - bytes_before) / took,
             "cpu_percent": 100 * (sum(process.cpu_times()[:2]) - cpu_before) / took,

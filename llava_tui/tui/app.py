@@ -39,12 +39,12 @@ class LlavaTui(App[None]):
         low_bandwidth: bool = False,
         clock: ViewerClock | None = None,
     ) -> None:
-        """``low_bandwidth``: one paint a second at most, the terminal's own colours, a time axis that moves in larger
-        steps. ``clock`` as in :class:`MonitorScreen`."""
+        """``low_bandwidth``: the terminal's own colours, and fewer paints. ``clock`` and the rest as in
+        :class:`MonitorScreen`."""
         super().__init__()
         self._session = path
-        self._fps = min(fps, 1.0) if low_bandwidth else fps
-        self._page = 0.5 if low_bandwidth else 0.25
+        self._fps = fps
+        self._low_bandwidth = low_bandwidth
         self._clock = clock
         self.last_words = ""
         for entry in theme.themes():
@@ -55,7 +55,9 @@ class LlavaTui(App[None]):
 
     def get_default_screen(self) -> Screen[Any]:
         """The monitor is the first screen: an empty one before it would be laid out and painted for nothing."""
-        return MonitorScreen(self._session, fps=self._fps, page=self._page, clock=self._clock, paint=self.paint)
+        return MonitorScreen(
+            self._session, fps=self._fps, low_bandwidth=self._low_bandwidth, clock=self._clock, paint=self.paint
+        )
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """The palette: the actions that are offered, then the themes."""

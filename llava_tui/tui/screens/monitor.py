@@ -63,20 +63,22 @@ class MonitorScreen(Screen[None]):
         path: Path,
         *,
         fps: float = 4.0,
-        page: float = 0.25,
+        low_bandwidth: bool = False,
         clock: ViewerClock | None = None,
         paint: Paint | None = None,
     ) -> None:
-        """Shows the session in folder ``path``, at most ``fps`` paints a second. ``clock`` is given by tests and
-        replays; otherwise it is live while a worker is there, and the session's end after. ``paint`` is told what
-        changed, if Textual is not to repaint it."""
+        """Shows the session in folder ``path``, at most ``fps`` paints a second. ``low_bandwidth``: one at most, each
+        part less often, and a time axis that moves in larger steps. ``clock`` is given by tests and replays; otherwise
+        it is live while a worker is there, and the session's end after. ``paint`` is told what changed, if Textual is
+        not to repaint it."""
         super().__init__()
         self.path = path
         self.timeline: Timeline | None = None
         self.look: Look | None = None
-        self._fps = fps
+        self._fps = min(fps, 1.0) if low_bandwidth else fps
+        self._slower = 3.0 if low_bandwidth else 1.0
         self._paint = paint or refresh
-        self._page = page
+        self._page = 0.5 if low_bandwidth else 0.25
         self._clock = clock
         self._given_clock = clock is not None
         self._drawn: dict[str, tuple[object, float]] = {}
@@ -213,7 +215,7 @@ class MonitorScreen(Screen[None]):
             if regions := canvas.change(draw(view, look, width, height)):
                 changes.append((canvas, regions))
             # A little early rather than a tick late.
-            wait = max(every.get(name, 0.0) - 0.5 / self._fps, (time.monotonic() - began) / SHARE)
+            wait = max(every.get(name, 0.0) * self._slower - 0.5 / self._fps, (time.monotonic() - began) / SHARE)
             self._drawn[name] = (new, now + wait)
         if changes:
             self._paint(changes)
