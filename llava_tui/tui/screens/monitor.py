@@ -130,7 +130,7 @@ class MonitorScreen(Screen[None]):
         from llava_tui.tui.widgets.look import Look
 
         self.timeline = opened
-        self.look = Look(name=self.path.name, page=self._page)
+        self.look = Look(page=self._page)
         self._ask_status()
         if self._clock is None:
             self._clock = self._new_clock(opened)

@@ -12,11 +12,6 @@ _UNITS = ((999.5, 1.0, "ns"), (999_500, 1e3, "µs"), (999_500_000, 1e6, "ms"), (
 """Below which a unit holds, ns in it, its name."""
 
 
-def known(value: float | None) -> bool:
-    """Whether there is a figure at all: ``None`` and NaN are none."""
-    return value is not None and math.isfinite(value)
-
-
 def duration(ns: float | None) -> str:
     """Nanoseconds for people: ``4.1 ms``, ``1.041 s``, ``2:11``. At most 8 cells."""
     if ns is None or not math.isfinite(ns):

@@ -46,7 +46,7 @@ def draw_heading(view: View, look: Look, width: int, height: int) -> list[Line]:
             parts = wide
     for value in _case_values(view, look):
         parts.append([(value, "dim")])
-    if name := _input(view):
+    if (name := _input(view)) != model_name(view):
         parts.append([(clip(name, 24), "dim")])
     return [join(parts, 2, width)]
 
@@ -63,7 +63,8 @@ def model_facts(view: View) -> str:
     if model is None:
         return ""
     short = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
-    attention = model.attention.split(":")[0].strip()
+    # "sdpa (flash, math)": which backends there are has its place elsewhere.
+    attention = model.attention.split("(")[0].split(":")[0].strip()
     facts = dict.fromkeys((model.device, short.get(model.dtype, model.dtype), attention))
     return " · ".join(fact for fact in facts if fact)
 

@@ -41,8 +41,6 @@ class Notice:
 class Look:
     """Handed to every drawing function with the view."""
 
-    name: str = ""
-    """The session's id."""
     status: str = "running"
     case: str = ""
     """The case chosen; "": whichever is running."""

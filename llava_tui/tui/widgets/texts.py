@@ -28,7 +28,7 @@ def draw_output(view: View, look: Look, width: int, height: int) -> list[Line]:
     """The end of what the run in progress has said, else of what the newest said; with a cursor while it speaks."""
     text, speaking = output_of(view, ended=look.brisk(view))
     room = width - _LABEL - 1
-    lines = wrap(text[-_MOST:], room - 1) if room > 1 else []
+    lines = wrap(text.lstrip()[-_MOST:], room - 1) if room > 1 else []
     if speaking:
         lines = lines or [""]
         lines[-1] += "▌"
