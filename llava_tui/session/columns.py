@@ -192,7 +192,7 @@ class Table(TableView):
         if isinstance(values, np.ndarray):
             return values
         if kind == "f":
-            return _floats(list(values))
+            return _floats(values if isinstance(values, list) else list(values))
         if kind == "c":
             values = map(self._vocabularies[column].__getitem__, values)
         return np.fromiter(values, _DTYPES[kind], count)

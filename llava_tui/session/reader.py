@@ -21,7 +21,7 @@ NOTES = "notes.json"
 EVENTS = "events"
 TELEMETRY = "telemetry"
 """How the names of the two kinds of streams begin; they end in ``.jsonl``."""
-CHUNK = 128 << 10
+CHUNK = 256 << 10
 """Bytes of a stream that are decoded at a time: what comes of them stays within a core's cache."""
 MANY = 4 << 10
 """Bytes from which on lines are decoded together."""
