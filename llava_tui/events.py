@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import msgspec
 
-SCHEMA: tuple[int, int] = (1, 0)
+SCHEMA: tuple[int, int] = (1, 1)
 """Major, minor. A reader refuses a newer major only; unknown types and fields of a newer minor are ignored."""
 
 State = Literal[
@@ -25,7 +25,10 @@ State = Literal[
     "preflight",
     "cold",
     "warming up",
+    "self-test",
     "measuring",
+    "cooling down",
+    "profiling",
     "paused",
     "closing",
     "closed",
@@ -36,8 +39,9 @@ State = Literal[
 living lock holder was interrupted."""
 FINAL_STATES: tuple[str, ...] = ("closed", "stopped", "failed")
 
-RunKind = Literal["load", "cold", "warm-up", "measured", "discarded", "cross-check"]
-"""``measured`` runs alone enter statistics. ``load`` is run 0: the model being loaded, with stages of its own."""
+RunKind = Literal["load", "cold", "warm-up", "cross-check", "self-test", "measured", "discarded", "profile"]
+"""``measured`` runs alone enter statistics. ``load`` is run 0: the model being loaded, with stages of its own.
+``discarded`` began as measured and was taken back (:class:`CoolDown`)."""
 
 Outcome = Literal["ok", "failed", "out-of-memory", "cancelled"]
 
@@ -95,6 +99,8 @@ class Schedule(Event, frozen=True, kw_only=True, omit_defaults=True, tag="schedu
     """Runs of the whole session after loading, of every kind, those done included."""
     rule: str = ""
     """Which rule ends it, in words ("5 rounds")."""
+    open: bool = False
+    """Whether the rule may end it earlier: ``rounds`` and ``runs`` are then the most there can be."""
 
 
 class ModelFacts(Event, frozen=True, kw_only=True, omit_defaults=True, tag="model", gc=False):
@@ -156,6 +162,8 @@ class RunEnd(Event, frozen=True, kw_only=True, omit_defaults=True, tag="end", gc
     """``t`` at which the run's clock started, ns."""
     wall: int
     """From start to end, ns."""
+    kind: str = ""
+    """Where the run is of another kind than it began as (``discarded``)."""
     reason: str = ""
     stages: list[str] = []
     starts: list[int | None] = []
@@ -197,6 +205,135 @@ class Answer(Event, frozen=True, kw_only=True, omit_defaults=True, tag="answer",
     author: str = ""
 
 
+# --- events.jsonl: what the worker found out about the session itself ---------------------------------------------
+
+
+class GpuProcess(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    pid: int
+    memory: int | None = None
+    kind: str = "compute"
+
+
+class GpuState(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """A GPU before anything was loaded onto it."""
+
+    gpu: int
+    name: str = ""
+    memory_free: int | None = None
+    memory_total: int | None = None
+    temperature_c: int | None = None
+    sm_clock_mhz: int | None = None
+    memory_clock_mhz: int | None = None
+    power_limit_mw: int | None = None
+    utilization: float | None = None
+    throttle: int | None = None
+    foreign: list[GpuProcess] | None = None
+    """Processes of others; ``None`` where they are not told."""
+
+
+class Preflight(Event, frozen=True, kw_only=True, omit_defaults=True, tag="preflight", gc=False):
+    """What the machine was like before the first run."""
+
+    load: float | None = None
+    """1-minute load average."""
+    cores: int = 0
+    governor: str = ""
+    gpus: list[GpuState] = []
+    absent: str = ""
+    """Why nothing is known of GPUs."""
+    warnings: list[str] = []
+    """What makes figures doubtful from the start."""
+
+
+class WarmUp(Event, frozen=True, kw_only=True, omit_defaults=True, tag="warm-up", gc=False):
+    """An adaptive warm-up of one case ended."""
+
+    case: str
+    runs: int
+    rule: Literal["steady", "cap"]
+    spread: float
+    """(longest − shortest) / median of the last three."""
+
+
+class SelfTest(Event, frozen=True, kw_only=True, omit_defaults=True, tag="self-test", gc=False):
+    """What measuring costs: the same runs bare and instrumented, pair by pair."""
+
+    case: str = ""
+    bare: list[int] = []
+    """Wall times, ns, one a pair."""
+    instrumented: list[int] = []
+    overhead: float | None = None
+    """Median over pairs of instrumented / bare − 1."""
+    low: float | None = None
+    """Interval of the overhead: the smallest and the largest of the pairs."""
+    high: float | None = None
+    coverage: float | None = None
+    """With which probability that interval holds the true median (5 pairs: 93.75 %)."""
+    verdict: Literal["within", "above", "unclear", "not done"] = "not done"
+    """Against 1 %: the median is not above it; all pairs are; the median is, but not all pairs."""
+    reason: str = ""
+    """Why it was not done."""
+
+
+class CoolDown(Event, frozen=True, kw_only=True, omit_defaults=True, tag="cool-down", gc=False):
+    """A run was taken back and the GPU left to rest, before the run is tried again."""
+
+    run: int
+    why: str
+    attempt: int
+    """From 1; the session's."""
+    waited: int
+    """ns."""
+    temperature_c: float | None = None
+    """At the end of the rest."""
+
+
+class Ended(Event, frozen=True, kw_only=True, omit_defaults=True, tag="ended", gc=False):
+    """Measuring ended, and which rule ended it."""
+
+    rule: Literal["interval", "cap", "time limit", "rounds", "stopped", "no case left"]
+    text: str
+    rounds: int
+    """Complete rounds."""
+    case: str = ""
+    """Where the widest interval is: its case, its step, and how far it reaches from the median (0.008: 0.8 %)."""
+    step: str = ""
+    width: float | None = None
+
+
+class Operator(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    name: str
+    time: int
+    """ns: on an accelerator of the kernels it launched, else its own on the host."""
+    calls: int
+
+
+class StageProfile(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """One stage of the profiled run; times in ns."""
+
+    path: str
+    span: int | None
+    """By our clock."""
+    recorded: int | None
+    """By the profiler's own record of the same stage."""
+    operators: int | None = None
+    """Sum over all operators within it, as :class:`Operator` times them."""
+    top: list[Operator] = []
+
+
+class Profile(Event, frozen=True, kw_only=True, omit_defaults=True, tag="profile", gc=False):
+    """One run under the profiler, outside all statistics."""
+
+    run: int
+    case: str
+    device: str = ""
+    """Where operators were timed: "cpu", or the accelerator's type."""
+    stages: list[StageProfile] = []
+    trace: str = ""
+    """The trace's file in the session's folder."""
+    problem: str = ""
+
+
 # --- telemetry.jsonl: the sampler ---------------------------------------------------------------------------------
 
 
@@ -215,12 +352,6 @@ class GpuDevice(Event, frozen=True, kw_only=True, omit_defaults=True, tag="gpu.d
     ecc: bool | None = None
     source: str = "nvml"
     """``simulated`` where no driver was asked."""
-
-
-class GpuProcess(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    pid: int
-    memory: int | None = None
-    kind: str = "compute"
 
 
 class GpuSample(Event, frozen=True, kw_only=True, omit_defaults=True, tag="gpu", gc=False):
@@ -268,7 +399,20 @@ class HostSample(Event, frozen=True, kw_only=True, omit_defaults=True, tag="host
     worker_rss: int | None = None
 
 
-WorkerEvent = StateChange | StageTree | Schedule | ModelFacts | RunStart | StageHint | TextHint | RunEnd | Log | Answer
+SessionFact = Preflight | WarmUp | SelfTest | CoolDown | Ended | Profile
+WorkerEvent = (
+    StateChange
+    | StageTree
+    | Schedule
+    | ModelFacts
+    | RunStart
+    | StageHint
+    | TextHint
+    | RunEnd
+    | Log
+    | Answer
+    | SessionFact
+)
 TelemetryEvent = GpuDevice | GpuSample | GpuAbsent | HostSample
 AnyEvent = WorkerEvent | TelemetryEvent
 

@@ -82,11 +82,44 @@ def test_a_session_of_schema_1_0_opens_to_the_same_figures() -> None:
     assert now.answers.row(0)["accepted"] == 1
 
 
-def test_the_fixture_has_every_event_that_schema_1_0_has() -> None:
-    found = {type(event) for name in ("events", "telemetry") for event in
-             StreamReader(FIXTURES / "schema-1.0" / f"{name}.jsonl", events.AnyEvent).read()}  # fmt: skip
-    assert found == set(get_args(events.AnyEvent))
-    assert events.SCHEMA == (1, 0), "a new schema is released with a fixture of its own; this one stays"
+def test_a_session_of_schema_1_1_tells_its_facts() -> None:
+    timeline = Timeline.open(FIXTURES / "schema-1.1")
+    assert (timeline.corrupt, timeline.unknown) == (0, 0)
+    now = timeline.now()
+    assert now.schedule is not None
+    assert now.schedule.open
+    assert now.facts.names("name") == ["preflight", "warm-up", "self-test", "cool-down", "ended", "profile"]
+    preflight = now.fact(events.Preflight)
+    assert preflight is not None
+    assert preflight.gpus[0].foreign == [events.GpuProcess(pid=77, memory=500_000_000)]
+    test = now.fact(events.SelfTest)
+    assert test is not None
+    assert (test.overhead, test.verdict, len(test.bare)) == (0.0098, "within", 5)
+    ended = now.fact(events.Ended)
+    assert ended is not None
+    assert (ended.rule, ended.rounds, ended.step, ended.width) == ("interval", 12, "generate", 0.008)
+    profile = now.fact(events.Profile)
+    assert profile is not None
+    assert profile.stages[0].top == [events.Operator("aten::addmm", 200_000, 96)]
+    assert profile.stages[1].recorded is None
+    assert timeline.at(timeline.start).fact(events.Preflight) is None
+
+    taken_back = now.runs.row(3)
+    assert (taken_back["kind"], taken_back["outcome"], taken_back["reason"]) == (
+        "discarded",
+        "ok",
+        "GPU 0 throttled: thermal (software)",
+    )
+    assert now.stages.row(-1)["kind"] == "discarded", "what is taken back is counted nowhere"
+
+
+def test_each_fixture_has_every_event_that_its_schema_has() -> None:
+    every = set(get_args(events.AnyEvent))
+    for schema, known in {"1.0": every - set(get_args(events.SessionFact)), "1.1": every}.items():
+        found = {type(event) for name in ("events", "telemetry") for event in
+                 StreamReader(FIXTURES / f"schema-{schema}" / f"{name}.jsonl", events.AnyEvent).read()}  # fmt: skip
+        assert found == known
+    assert events.SCHEMA == (1, 1), "a new schema is released with a fixture of its own; the others stay"
 
 
 def test_a_moment_shows_what_was_there_and_nothing_later() -> None:
@@ -205,6 +238,8 @@ KINDS: dict[type, Any] = {
         "token_times": st.lists(st.integers(0, 50), max_size=4),
         "rss": MAYBE,
     },
+    events.CoolDown: {"run": st.integers(0, 3), "why": st.just("hot"), "attempt": st.just(1), "waited": st.just(1)},
+    events.WarmUp: {"case": st.just("a"), "runs": st.just(3), "rule": st.just("cap"), "spread": st.floats(0, 1)},
     events.Log: {"level": st.just("info"), "text": st.text(max_size=5)},
     events.GpuSample: {
         "gpu": st.integers(0, 1),
@@ -361,6 +396,7 @@ def test_all_text_in_a_timeline_is_safe(make_session: MakeSession) -> None:
             events.GpuDevice(t=1, gpu=0, name=evil),
             events.GpuSample(t=1, gpu=0, processes=[events.GpuProcess(pid=1, kind=evil)]),
             events.GpuAbsent(t=1, gpu=0, reasons={evil: evil}),
+            events.Ended(t=1, rule="cap", text=evil, rounds=1, case=evil),
         ]
     )
     found = contents(Timeline.open(path))
