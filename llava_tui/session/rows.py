@@ -42,6 +42,7 @@ COLUMNS: dict[str, str] = {
     "models": "t:i event:o",
     "trees": "t:i event:o",
     "devices": "t:i event:o",
+    "facts": "t:i name:c event:o",
 }
 """Every table's columns, as :class:`~llava_tui.session.columns.Table` takes them."""
 
@@ -59,6 +60,8 @@ def rows(batch: list[Any], starts: Starts) -> Iterator[Rows]:
     put = {kind: some.append for kind, some in found.items()}
     runs: list[Any] = []  # their starts and ends, in the order they came
     put[events.RunStart] = put[events.RunEnd] = runs.append
+    facts: list[Any] = []
+    put.update(dict.fromkeys(get_args(events.SessionFact), facts.append))
     for event in batch:
         put[type(event)](event)
     ended: list[tuple[events.RunEnd, events.RunStart]] = []
@@ -74,6 +77,8 @@ def rows(batch: list[Any], starts: Starts) -> Iterator[Rows]:
     some = [event for event in found[events.GpuSample] if event.processes is not None]
     if some:
         yield "processes", _processes(some), len(some)
+    if facts:
+        yield "facts", _facts(facts), len(facts)
     if ended:
         yield from _run_rows(ended)
 
@@ -179,6 +184,14 @@ def _whole(some: list[Any]) -> Columns:
     return {"t": [e.t for e in some], "event": [safe_struct(e) for e in some]}
 
 
+def _facts(some: list[Any]) -> Columns:
+    return {
+        "t": [e.t for e in some],
+        "name": [type(e).__struct_config__.tag for e in some],
+        "event": [safe_struct(e) for e in some],
+    }
+
+
 _TABLES: dict[type, tuple[str, Callable[[list[Any]], Columns]]] = {
     events.StateChange: ("states", _states),
     events.RunStart: ("started", _started),
@@ -207,7 +220,7 @@ def _run_rows(ended: list[tuple[events.RunEnd, events.RunStart]]) -> Iterator[Ro
     t = np.fromiter([e.t for e in ends], np.int64, len(ends))
     run = np.fromiter([e.run for e in ends], np.int64, len(ends))
     origin = np.fromiter([e.start for e in ends], np.int64, len(ends))
-    kinds = [e.kind for e in begun]
+    kinds = [end.kind or start.kind for end, start in ended]
     cases = [e.case for e in begun]
     rounds = [e.round for e in begun]
     outcomes = [e.outcome for e in ends]

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from llava_tui.session.rows import COLUMNS, Starts, rows
 __all__ = ["Table", "TableView", "Timeline", "View"]
 
 _INT64 = np.iinfo(np.int64)
+F = TypeVar("F", bound=events.Event)
 
 
 class Timeline:
@@ -61,6 +62,8 @@ class Timeline:
         self.models = Table(COLUMNS["models"])
         self.trees = Table(COLUMNS["trees"])
         self.devices = Table(COLUMNS["devices"])
+        self.facts = Table(COLUMNS["facts"])
+        """What the worker found out about the session itself; :meth:`View.fact` gives the newest of a type."""
         self.tables: dict[str, Table] = {name: getattr(self, name) for name in COLUMNS}
 
     @classmethod
@@ -176,6 +179,7 @@ class View:
     schedules = _Prefix()
     models = _Prefix()
     trees = _Prefix()
+    facts = _Prefix()
 
     def __init__(self, timeline: Timeline, t: int) -> None:
         self.timeline = timeline
@@ -204,6 +208,11 @@ class View:
     def model(self) -> events.ModelFacts | None:
         """What was loaded; ``None`` before it was."""
         return self.models["event"][-1] if self.models.n else None
+
+    def fact(self, kind: type[F]) -> F | None:
+        """The newest fact of that type (:class:`~llava_tui.events.Preflight`, :class:`~llava_tui.events.SelfTest`, …)
+        about the session; ``None`` where there is none."""
+        return next((event for event in self.facts["event"][::-1] if isinstance(event, kind)), None)
 
     @cached_property
     def current(self) -> dict[str, Any] | None:
