@@ -138,7 +138,7 @@ def first_paints(session: Path, repeats: int) -> dict[str, list[float]]:
 def live_session(folder: Path, **plan: object) -> Iterator[Path]:
     """A simulated run at its own pace; its worker is ended at the end."""
     path = store.create(folder, "benchmark")
-    whole = Plan(pipeline="simulated", model="llava-1.5-7b", rounds=2000, **plan).validated()  # type: ignore[arg-type]
+    whole = Plan(pipeline="simulated", model="llava-1.5-7b", rounds=2000, warmup=1, **plan).validated()  # type: ignore[arg-type]
     worker = launch.launch(path, whole.to_json(), ["benchmark"])
     try:
         yield path

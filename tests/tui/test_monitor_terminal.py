@@ -40,7 +40,7 @@ def program() -> Iterator[Callable[..., TerminalProgram]]:
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, subprocess.Popen[bytes]]]:
     """A simulated run that goes on for longer than the tests."""
     path = store.create(tmp_path_factory.mktemp("sessions"), "running")
-    plan = Plan(pipeline="simulated", model="llava-1.5-7b", frames=(1,), new_tokens=(32,), rounds=2000)
+    plan = Plan(pipeline="simulated", model="llava-1.5-7b", frames=(1,), new_tokens=(32,), rounds=2000, warmup=1)
     worker = launch.launch(path, plan.to_json(), ["test"])
     yield path, worker
     worker.kill()
@@ -88,7 +88,7 @@ def test_a_terminal_that_takes_nothing_any_more_does_not_keep_the_monitor_alive(
     path, worker = running
     monitor = program(path, "--fps", "60")
     monitor.until("median")
-    time.sleep(3)  # nobody reads: the terminal's buffer, then Textual's queue of writes fill up
+    time.sleep(2)  # nobody reads: the terminal's buffer, then Textual's queue of writes fill up
     os.kill(monitor.pid, signal.SIGHUP)
     monitor.ended_within(2, reading=False)
     assert worker.poll() is None
@@ -105,7 +105,7 @@ def test_killed_at_random_moments_the_monitor_leaves_the_run_alone(
         # Four at a time: any number may watch.
         monitors = [program(path) for _ in range(4)]
         began = time.monotonic()
-        moments = sorted(chance.uniform(0, 2.5) for _ in monitors)
+        moments = sorted(chance.uniform(0, 1.5) for _ in monitors)
         for index, (monitor, moment) in enumerate(zip(monitors, moments, strict=True)):
             while time.monotonic() < began + moment:
                 for other in monitors[index:]:
@@ -122,7 +122,9 @@ def test_keys_steer_the_worker_and_its_answers_come_back(
     tmp_path: Path, program: Callable[..., TerminalProgram]
 ) -> None:
     path = store.create(tmp_path, "steered")
-    plan = Plan(pipeline="simulated", model="llava-1.5-7b", frames=(1,), new_tokens=(16,), rounds=2000, time_scale=0.2)
+    plan = Plan(
+        pipeline="simulated", model="llava-1.5-7b", frames=(1,), new_tokens=(16,), rounds=2000, warmup=1, time_scale=0.2
+    )
     worker = launch.launch(path, plan.to_json(), ["test"])
     try:
         monitor = program(path)
@@ -219,9 +221,9 @@ def test_a_live_run_costs_few_bytes(
     path, _ = running
     monitor = program(path)
     monitor.until("median")
-    monitor.read(2)
+    monitor.read(1)
     before, since = len(monitor.output), time.monotonic()
-    while time.monotonic() - since < 4:
+    while time.monotonic() - since < 3:
         monitor.read(0.5)
     # The budget is 4 kB/s (benchmarks/terminal.py measures it); twice that is a defect.
     assert (len(monitor.output) - before) / (time.monotonic() - since) < 8000
