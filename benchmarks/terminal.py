@@ -159,6 +159,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         plans = {
+            "runs of 1 s": {"frames": (4,), "new_tokens": (128,)},
             "runs of 3 s": {"frames": (4,), "new_tokens": (384,)},
             "sweep, runs of 0.5 s": {"frames": (1, 4), "new_tokens": (64,)},
         }

@@ -7,18 +7,44 @@ import math
 UNKNOWN = "—"
 
 
+_TIMES = ((999.5, 1.0, "ns"), (999_500, 1e3, "µs"), (999_500_000, 1e6, "ms"), (math.inf, 1e9, "s"))
+"""Below which a unit holds, ns in it, its name."""
+
+
 def duration(ns: float | None) -> str:
-    """Nanoseconds as ``12 ns``, ``4.13 µs``, ``126 ms``, ``1.04 s`` or ``2:05:03``; the sign is kept."""
+    """Nanoseconds as ``12 ns``, ``4.13 µs``, ``126 ms``, ``1.041 s``, ``02:05`` or ``2:05:03``; the sign is kept."""
     if ns is None or not math.isfinite(ns):
         return UNKNOWN
     sign = "-" if ns < 0 else ""
     value = abs(ns)
-    if value >= 60e9:
+    if value >= 59_999_500_000:
         return sign + clock(value)
-    for scale, unit in ((1e9, "s"), (1e6, "ms"), (1e3, "µs")):
-        if value >= scale * 0.9995:
-            return f"{sign}{_three(value / scale)} {unit}"
-    return f"{sign}{value:.0f} ns"
+    if value >= 999_500_000:
+        return f"{sign}{value / 1e9:.3f} s" if value < 9_999_500_000 else f"{sign}{value / 1e9:.2f} s"
+    scale, unit = next((scale, unit) for limit, scale, unit in _TIMES if value < limit)
+    return f"{sign}{value:.0f} ns" if unit == "ns" else f"{sign}{digits(value / scale)} {unit}"
+
+
+def interval(low: float | None, high: float | None, n: int) -> str:
+    """``125 … 126 ms``, in the unit of the upper end; ``n < 6`` where too few values make one."""
+    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+        return "too few" if n else UNKNOWN
+    top = max(abs(low), abs(high))
+    scale, unit = next((scale, unit) for limit, scale, unit in _TIMES if top < limit)
+    # Three digits of the value, or as many as tell the ends apart by two.
+    value, apart = top / scale, (high - low) / scale
+    places = 2 - math.floor(math.log10(value)) if value > 0 else 0
+    if apart > 0:
+        places = max(places, 1 - math.floor(math.log10(apart)))
+        places = min(places, 4 - math.floor(math.log10(max(value, 1.0))))
+    places = 0 if unit == "ns" else min(max(places, 0), 3)
+    return f"{low / scale:.{places}f} … {high / scale:.{places}f} {unit}"
+
+
+def digits(value: float) -> str:
+    """Three significant digits and at least one place below 100: ``4.13``, ``73.4``, ``126``."""
+    magnitude = abs(value)
+    return f"{value:.2f}" if magnitude < 9.995 else f"{value:.1f}" if magnitude < 99.95 else f"{value:.0f}"
 
 
 def clock(ns: float | None) -> str:
@@ -40,16 +66,16 @@ def size(count: float | None) -> str:
     value = float(count)
     for unit in ("B", "KiB", "MiB", "GiB"):
         if abs(value) < 1023.5:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{_three(value)} {unit}"
+            return f"{value:.0f} {unit}" if unit == "B" else f"{digits(value)} {unit}"
         value /= 1024
-    return f"{_three(value)} TiB"
+    return f"{digits(value)} TiB"
 
 
 def number(value: float | None, unit: str = "") -> str:
     """A plain figure with three significant digits: ``73.1 tok/s``."""
     if value is None or not math.isfinite(value):
         return UNKNOWN
-    return f"{_three(value)} {unit}".rstrip()
+    return f"{digits(value)} {unit}".rstrip()
 
 
 def percent(fraction: float | None) -> str:
@@ -58,12 +84,3 @@ def percent(fraction: float | None) -> str:
         return UNKNOWN
     value = fraction * 100
     return f"{value:.2f} %" if abs(value) < 0.1 and value else f"{value:.1f} %"
-
-
-def _three(value: float) -> str:
-    magnitude = abs(value)
-    if magnitude >= 99.95:
-        return f"{value:.0f}"
-    if magnitude >= 9.995:
-        return f"{value:.1f}"
-    return f"{value:.2f}"

@@ -9,6 +9,8 @@ import msgspec
 from llava_tui import units
 from llava_tui.analysis.statistics import Summary
 from llava_tui.analysis.steps import StepRow, StepTable, case_ids, step_table
+from llava_tui.analysis.trust import Trust, badge
+from llava_tui.report import facts
 from llava_tui.session.reader import safe_text
 from llava_tui.session.store import SessionInfo
 from llava_tui.session.timeline import Timeline, View
@@ -23,7 +25,9 @@ def as_text(info: SessionInfo, timeline: Timeline, case: str | None = None) -> s
     blocks = ["\n".join(_head(info, timeline, view))]
     for id_ in [case] if case else case_ids(view):
         table = step_table(view, id_)
-        blocks.append("\n".join(_table(table)))
+        blocks.append("\n".join(_table(table) + trust_lines(badge(view, id_, info.status))))
+    if profile := facts.profile_table(view):
+        blocks.append("\n".join(profile))
     return "\n\n".join(blocks)
 
 
@@ -41,7 +45,12 @@ def as_json(info: SessionInfo, timeline: Timeline, case: str | None = None) -> s
         "header": info.header,
         "notes": info.notes,
         "model": model,
-        "cases": [_case_json(step_table(view, id_)) for id_ in ([case] if case else case_ids(view))],
+        "schedule": view.schedule,
+        "facts": list(view.facts["event"]),
+        "cases": [
+            _case_json(step_table(view, id_)) | {"trust": badge(view, id_, info.status)}
+            for id_ in ([case] if case else case_ids(view))
+        ],
     }
     return msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
 
@@ -70,6 +79,7 @@ def _head(info: SessionInfo, timeline: Timeline, view: View) -> list[str]:
         f"  host     {safe_text(header.host.hostname)} · {safe_text(header.host.cpu)} · {header.host.cores} cores"
     )
     lines.append(f"  started  {header.created}   lasted {units.clock(info.duration_ns)}   runs {_runs(info)}")
+    lines += facts.head(view)
     if timeline.corrupt:
         lines.append(f"  warning  {timeline.corrupt} lines could not be read and were left out")
     return lines
@@ -96,6 +106,12 @@ def _table(table: StepTable) -> list[str]:
     return lines
 
 
+def trust_lines(trust: Trust) -> list[str]:
+    """The badge of a case, a line a reason."""
+    lines = [f"  trust {trust.grade or units.UNKNOWN}"]
+    return lines + [f"    {'' if reason.level == 'note' else '! '}{reason.text}" for reason in trust.reasons]
+
+
 def _row_text(row: StepRow) -> str:
     title = "  " * row.depth + row.title
     bar = "█" * round((row.share or 0) * BAR) if row.path != "wall" else ""
@@ -110,7 +126,7 @@ def _interval(summary: Summary) -> str:
         return units.UNKNOWN
     if summary.low is None:
         return f"too few ({summary.n} of 6)"
-    return f"{units.duration(summary.low)} … {units.duration(summary.high)}"
+    return units.interval(summary.low, summary.high, summary.n)
 
 
 def _case_json(table: StepTable) -> dict[str, Any]:
