@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from llava_tui.analysis.comparison import Comparison
     from llava_tui.session.timeline import Timeline
 
-__all__ = ["__version__", "open"]
+__all__ = ["__version__", "compare", "open"]
 
 
 def open(path: str | Path) -> Timeline:
@@ -21,3 +22,14 @@ def open(path: str | Path) -> Timeline:
     from llava_tui.session.timeline import Timeline
 
     return Timeline.open(Path(path))
+
+
+def compare(baseline: Timeline, *others: Timeline, delta: float = 0.01) -> list[Comparison]:
+    """``others`` against ``baseline``, case by case; of one session alone, its cases against its first.
+
+    ``delta`` is the relative effect that is worth a claim. Raises :class:`ValueError` where no case is common.
+    """
+    from llava_tui.analysis.comparison import Side
+    from llava_tui.analysis.comparison import compare as compared
+
+    return compared([Side(one.header.id, (one.now(),)) for one in (baseline, *others)], delta=delta)

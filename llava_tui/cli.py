@@ -154,14 +154,22 @@ def run(
 
     Without --headless the monitor opens on the run; closing it leaves the run going.
     """
+    plan = _plan(ctx, plan_file, from_, options)
+    _start(ctx, plan, headless or json_, json_, fps, ascii_, low_bandwidth, detach=detach)
+
+
+def _plan(
+    ctx: click.Context, plan_file: Path | None, from_: str | None, options: dict[str, Any], **defaults: Any
+) -> Any:
+    """The plan of a file or a session, where one is given, with what the options say over it."""
     from llava_tui.plan import PlanError, from_dict, read_file
     from llava_tui.session.reader import read_header
 
     if plan_file is not None and from_ is not None:
         raise PlanError("give PLAN.toml or --from SESSION, not both")
     values = read_file(plan_file) if plan_file else read_header(_find(ctx, from_)).plan if from_ else {}
-    values = dict(values) | {name: value for name, value in options.items() if value not in (None, ())}
-    _start(ctx, from_dict(values), headless or json_, json_, fps, ascii_, low_bandwidth, detach=detach)
+    given = {name: value for name, value in options.items() if value not in (None, ())}
+    return from_dict(defaults | dict(values) | given)
 
 
 def _start(
@@ -243,6 +251,105 @@ def show(ctx: click.Context, session: str, case: str | None, json_: bool) -> Non
     info = store.info(path)
     timeline = Timeline.open(path)
     click.echo(overview.as_json(info, timeline, case) if json_ else overview.as_text(info, timeline, case))
+
+
+# --- comparing ----------------------------------------------------------------------------------------------------
+
+
+def _share(ctx: click.Context, param: click.Parameter, value: str) -> float:
+    """An option's share, like ``1%`` or ``0.01``."""
+    try:
+        share = float(value) if not value.strip().endswith("%") else float(value.strip()[:-1]) / 100
+    except ValueError:
+        share = -1.0
+    if not 0 < share < 1:
+        raise click.BadParameter(f"{value!r} is no share between 0 and 1; write it like 1% or 0.01")
+    return share
+
+
+@main.command()
+@click.argument("references", nargs=-1, metavar="BASELINE OTHER…")
+@click.option("--baseline", metavar="SESSION", help="The baseline; @pinned is what `llava-tui pin` marked.")
+@click.option("--threshold", callback=_share, default="1%", show_default=True, help="Effect that is worth a claim.")
+@click.option("--fail-on", type=click.Choice(["slower"]), help="Exit with 1 if the run, a step or a metric is slower.")
+@click.option("--json", "json_", is_flag=True, help="One JSON document on stdout.")
+@click.option("--markdown", is_flag=True, help="For a pull request.")
+@click.pass_context
+def compare(
+    ctx: click.Context,
+    references: tuple[str, ...],
+    baseline: str | None,
+    threshold: float,
+    fail_on: str | None,
+    json_: bool,
+    markdown: bool,
+) -> None:
+    """Which of two is faster, step by step, and whether that can be claimed at all.
+
+    Each side is a SESSION, one case of it (SESSION:f4-b1-n64), or sessions that belong together (A1,A2,A3). One session
+    alone: its cases against its first. Cases of one session are compared round by round; three or more sessions a side
+    session by session; a single session a side claims large effects only.
+    """
+    from llava_tui.analysis import comparison
+    from llava_tui.report import comparison as report
+    from llava_tui.report.sides import read_sides, stored_spread
+    from llava_tui.session.reader import SessionError
+
+    named = [*([baseline] if baseline else []), *references]
+    if not named or (baseline and not references):
+        raise SessionError("name what to compare: llava-tui compare BASELINE OTHER…")
+    sides = read_sides(_folder(ctx), named)
+    try:
+        found = comparison.compare(sides, delta=threshold, spread=stored_spread(sides))
+    except ValueError as error:
+        raise SessionError(str(error)) from None
+    click.echo(report.as_json(found) if json_ else report.as_markdown(found) if markdown else report.as_text(found))
+    if fail_on and any(one.slower for one in found):
+        sys.exit(1)
+
+
+@main.command()
+@click.argument("sessions", nargs=-1, required=True, metavar="SESSION…")
+@click.pass_context
+def pin(ctx: click.Context, sessions: tuple[str, ...]) -> None:
+    """Make these sessions, and no others, the baseline that @pinned means."""
+    from llava_tui.report import sides
+
+    paths = [_find(ctx, session) for session in sessions]
+    sides.pin(_folder(ctx), paths)
+    click.echo("baseline: " + ", ".join(path.name for path in paths))
+
+
+@main.command()
+@click.argument("plan_file", required=False, metavar="[PLAN.toml]", type=click.Path(path_type=Path))
+@click.option("--from", "from_", metavar="SESSION", help="Calibrate with that session's plan.")
+@click.option(
+    "--repeat", type=click.IntRange(3, 50), default=5, show_default=True, help="Identical sessions to record."
+)
+@click.option("--json", "json_", is_flag=True, help="One JSON document on stdout and nothing else.")
+@click.pass_context
+def calibrate(
+    ctx: click.Context, /, plan_file: Path | None, from_: str | None, repeat: int, json_: bool, **options: Any
+) -> None:
+    """Record identical sessions and keep how much they differ on this machine, with this model.
+
+    The spread decides what `compare` may claim of a single session a side. Takes the options of `run`; 10 rounds unless
+    told otherwise.
+    """
+    from llava_tui import preflight
+    from llava_tui.report.calibration import calibrate as record
+
+    plan = preflight.resolve(_plan(ctx, plan_file, from_, options, rounds=10))
+    preflight.check(plan)
+    sys.exit(record(_folder(ctx), plan, repeat, json_=json_))
+
+
+calibrate.params += [
+    option
+    for option in run.params
+    if option.name
+    not in {*(own.name for own in calibrate.params), "headless", "detach", "fps", "ascii_", "low_bandwidth"}
+]
 
 
 # --- control ------------------------------------------------------------------------------------------------------

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +17,16 @@ Floats = NDArray[np.float64]
 
 TOO_FEW = 6
 """Below this many values no pair of order statistics covers the median with 95 %."""
+TAIL_FROM = 20
+"""From this many values on a 95th percentile is told."""
+OUTLIER = 10.0
+"""Scaled median absolute deviations from the median beyond which a value is flagged. It is never deleted."""
+SCALE = 1.4826
+"""Makes a median absolute deviation estimate the standard deviation of normal noise."""
+RESOLVED = 20.0
+"""Ticks of the timer below which a duration's relative spread is the timer's own."""
+
+State = Literal["none", "too few", "below timer resolution", "ok"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +42,42 @@ class Summary:
     high: float | None
     mad: float | None
     """Median absolute deviation, unscaled."""
+    iqr: float | None = None
+    """Third quartile less first."""
+    p95: float | None = None
+    """``None`` below :data:`TAIL_FROM` values."""
+    mean: float | None = None
+    std: float | None = None
+    """With n − 1; ``None`` for a single value."""
+    minimum: float | None = None
+    maximum: float | None = None
+    outliers: int = 0
+    """Values beyond :data:`OUTLIER` scaled MADs; they are counted in all the rest."""
+    state: State = "none"
+
+    @property
+    def stability(self) -> float | None:
+        """MAD / median: the smaller, the more stable. Relative, because ranking by absolute spread always crowns the
+        shortest step; ``None`` where the timer cannot tell."""
+        return self._relative(self.mad)
+
+    @property
+    def relative_iqr(self) -> float | None:
+        """IQR / median; ``None`` where the timer cannot tell."""
+        return self._relative(self.iqr)
+
+    @property
+    def relative_interval(self) -> float | None:
+        """Half of the 95 % interval's width / median."""
+        return None if self.low is None or self.high is None else self._relative((self.high - self.low) / 2)
+
+    def _relative(self, spread: float | None) -> float | None:
+        if spread is None or not self.median or self.median < 0 or self.state == "below timer resolution":
+            return None
+        return spread / self.median
+
+
+NOTHING = Summary(0, None, None, None, None, None)
 
 
 def interval_ranks(n: int, confidence: float = 0.95) -> tuple[int, int] | None:
@@ -40,48 +88,144 @@ def interval_ranks(n: int, confidence: float = 0.95) -> tuple[int, int] | None:
     """
     if n < 1:
         return None
-    tail = (1.0 - confidence) / 2.0
     if n > 1000:
         # The two-sided normal quantile of 95 %; other levels are not asked of large samples.
-        quantile = 1.959963984540054 if confidence == 0.95 else _normal_quantile(1.0 - tail)
+        quantile = 1.959963984540054 if confidence == 0.95 else _normal_quantile((1.0 + confidence) / 2.0)
         k = math.floor((n - quantile * math.sqrt(n)) / 2.0)
         return max(k, 1), n + 1 - max(k, 1)
-    below = 0.0
     k = 0
-    log_half = n * math.log(0.5)
-    while k <= n // 2:
-        below += math.exp(math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) + log_half)
-        if below > tail:
-            break
+    while k <= n // 2 and _outside(n, k + 1) <= 1.0 - confidence:
         k += 1
     return None if k == 0 else (k, n + 1 - k)
 
 
-def median_interval(values: Floats, confidence: float = 0.95) -> tuple[float, float] | None:
-    """The order-statistic interval of the median of ``values`` (any shape, unit kept); ``None`` where too few."""
-    flat = np.sort(values[np.isfinite(values)], axis=None)
-    ranks = interval_ranks(flat.size, confidence)
+@lru_cache(maxsize=4096)
+def _lower_rank(n: int, confidence: float) -> float | None:
+    """The lower rank, with a fraction: between the pair of order statistics that covers too much and the next that
+    covers too little, as Hettmansperger & Sheather (Statistics & Probability Letters 4, 1986) interpolate. Extremes
+    stay: there is nothing beyond them to make up for noise that is not independent."""
+    ranks = interval_ranks(n, confidence)
     if ranks is None:
         return None
-    return float(flat[ranks[0] - 1]), float(flat[ranks[1] - 1])
+    k = ranks[0]
+    if k == 1 or n > 1000:
+        return float(k)
+    wide, narrow = 1.0 - _outside(n, k), 1.0 - _outside(n, k + 1)
+    inner = (wide - confidence) / (wide - narrow)
+    return k + (n - k) * inner / (k + (n - 2 * k) * inner)
 
 
-def summarize(values: Floats) -> Summary:
-    """Values in the order they were measured, NaN where a run has none."""
+def _outside(n: int, k: int) -> float:
+    """The chance that the median lies outside the order statistics k and n + 1 − k."""
+    log_half = n * math.log(0.5)
+    log_n = math.lgamma(n + 1)
+    return 2 * sum(math.exp(log_n - math.lgamma(i + 1) - math.lgamma(n - i + 1) + log_half) for i in range(k))
+
+
+def median_interval(values: Floats, confidence: float = 0.95) -> tuple[float, float] | None:
+    """The interval of the median of ``values`` (one-dimensional, in the order they were measured); ``None`` where too
+    few.
+
+    From order statistics, so whatever the distribution. Where neighbours resemble each other there is less in n values
+    than in n independent ones: the ranks then move outwards by √((1 + r)/(1 − r)), r the lag-1 autocorrelation.
+    Below 9 values they have nowhere to move to, and the interval covers less than it says.
+    """
     finite = values[np.isfinite(values)]
-    if finite.size == 0:
-        return Summary(0, None, None, None, None, None)
+    return _interval(finite, np.sort(finite), confidence)
+
+
+def _interval(finite: Floats, ordered: Floats, confidence: float) -> tuple[float, float] | None:
+    n = ordered.size
+    rank = _lower_rank(n, confidence)
+    if rank is None:
+        return None
+    middle = (n + 1) / 2
+    r = _dependence(finite, ordered) if rank > 1 else 0.0
+    rank = max(middle - (middle - rank) * math.sqrt((1 + r) / (1 - r)), 1.0)
+    k = int(rank)
+    part = rank - k
+    low, high = float(ordered[k - 1]), float(ordered[n - k])
+    if part:
+        low += part * (float(ordered[k]) - low)
+        high -= part * (high - float(ordered[n - k - 1]))
+    return low, high
+
+
+def _dependence(values: Floats, ordered: Floats) -> float:
+    """Lag-1 autocorrelation of the values' ranks, 0 where it is negative, its bias in small samples made good."""
+    n = values.size
+    if n <= 1000:
+        position = np.searchsorted(ordered, values) - (n - 1) / 2
+    else:  # Signs are cheaper, and many of them tell as much.
+        position = np.sign(values - ordered[n // 2])
+    position = position - position.mean()
+    total = float(position @ position)
+    if total == 0:
+        return 0.0
+    r = float(position[1:] @ position[:-1]) / total
+    if n > 1000:
+        r = math.sin(math.pi / 2 * r)
+    return min(max(r + (1 + 3 * r) / n, 0.0), 0.6)
+
+
+def outliers(values: Floats) -> NDArray[np.bool_]:
+    """Which of ``values`` lie more than :data:`OUTLIER` scaled MADs from their median. NaN never does."""
+    finite = values[np.isfinite(values)]
+    if finite.size < TOO_FEW:
+        return np.zeros(values.shape, np.bool_)
     median = float(np.median(finite))
-    interval = median_interval(finite)
+    return _far(values, median, float(np.median(np.abs(finite - median))))
+
+
+def _far(values: Floats, median: float, mad: float) -> NDArray[np.bool_]:
+    # Without any spread a rounding error is no outlier.
+    flagged: NDArray[np.bool_] = np.abs(values - median) > max(OUTLIER * SCALE * mad, 1e-6 * abs(median))
+    return flagged
+
+
+def summarize(values: Floats, resolution: float = 0.0) -> Summary:
+    """Values in the order they were measured, NaN where a run has none. ``resolution`` is the timer's tick, 0 where
+    the values are no times."""
+    finite = values[np.isfinite(values)]
+    n = int(finite.size)
+    if n == 0:
+        return NOTHING
+    ordered = np.sort(finite)
+    median = _quantile(ordered, 0.5)
+    deviations = np.abs(finite - median)
+    mad = _quantile(np.sort(deviations), 0.5)
+    interval = _interval(finite, ordered, 0.95)
     low, high = interval if interval is not None else (None, None)
+    state: State = "ok" if n >= TOO_FEW else "too few"
+    if resolution and abs(median) < RESOLVED * resolution:
+        state = "below timer resolution"
+    mean = float(finite.mean())
     return Summary(
-        n=int(finite.size),
+        n=n,
         last=float(finite[-1]),
         median=median,
         low=low,
         high=high,
-        mad=float(np.median(np.abs(finite - median))),
+        mad=mad,
+        iqr=_quantile(ordered, 0.75) - _quantile(ordered, 0.25),
+        p95=_quantile(ordered, 0.95) if n >= TAIL_FROM else None,
+        mean=mean,
+        std=math.sqrt(float(((finite - mean) ** 2).sum()) / (n - 1)) if n > 1 else None,
+        minimum=float(ordered[0]),
+        maximum=float(ordered[-1]),
+        outliers=int(_far(finite, median, mad).sum()) if n >= TOO_FEW else 0,
+        state=state,
     )
+
+
+def _quantile(ordered: Floats, p: float) -> float:
+    """As ``np.quantile`` has it, of values in order."""
+    place = p * (ordered.size - 1)
+    below = int(place)
+    value = float(ordered[below])
+    if place > below:
+        value += (place - below) * (float(ordered[below + 1]) - value)
+    return value
 
 
 def _normal_quantile(p: float) -> float:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from llava_tui.analysis.statistics import Floats, Summary, summarize
-from llava_tui.session.timeline import TableView, View
+from llava_tui.analysis.measures import ALL_CASES, known_sum, measures
+from llava_tui.analysis.statistics import TAIL_FROM, Floats, Summary, summarize
+from llava_tui.session.timeline import View
 
 TIMED_KINDS = ("cold", "warm-up", "measured")
 """Runs that are timed. Of these, ``measured`` alone enters the statistics."""
@@ -79,128 +80,67 @@ def case_ids(view: View) -> list[str]:
 
 
 def step_table(view: View, case: str) -> StepTable:
-    """The table of ``case`` from the runs that had ended by ``view.t``."""
-    runs = view.runs
-    measured = runs.where(case=case, kind="measured", outcome="ok")
-    ids = np.asarray(runs["run"])[measured]
-    walls = np.asarray(runs["wall"])[measured].astype(np.float64)
-    newest = _newest_timed(runs, case)
-
-    stages = view.stages
-    durations = np.asarray(stages["duration"], dtype=np.float64)
-    stage_runs = np.asarray(stages["run"])
-    counted = stages.where(case=case, kind="measured", outcome="ok")
-    columns: dict[str, Floats] = {}
-    lasts: dict[str, float | None] = {}
-    for info in view.tree:
-        if info.path.split(".")[0] == "load":
-            continue
-        here = stages.where(stage=info.path)
-        column = np.full(ids.size, np.nan)
-        mask = here & counted
-        if ids.size:
-            # Runs end in the order of their numbers, so the ids are sorted.
-            column[np.searchsorted(ids, stage_runs[mask])] = durations[mask]
-        columns[info.path] = column
-        lasts[info.path] = None
-        if newest is not None:
-            value = durations[here & (stage_runs == newest[0])]
-            lasts[info.path] = float(value[-1]) if value.size and np.isfinite(value[-1]) else None
+    """The table of ``case`` (:data:`~llava_tui.analysis.measures.ALL_CASES`: of all together) from the runs that had
+    ended by ``view.t``."""
+    of = measures(view, case)
+    walls = of.wall
+    lasts = _lasts(view, case, of.paths)
+    last_wall = lasts.pop("wall", None)
 
     rows: list[StepRow] = []
-    paths = [info.path for info in view.tree if info.path in columns]
+    paths = of.paths
     titles = {info.path: info.title for info in view.tree}
     for index, path in enumerate(paths):
-        depth = path.count(".")
-        rows.append(_row(path, titles[path], depth, columns[path], walls, lasts[path]))
+        rows.append(_row(path, titles[path], of.stages[path], walls, lasts.get(path), of.tick(path)))
         step = path.split(".")[0]
         if index + 1 == len(paths) or paths[index + 1].split(".")[0] != step:
             children = [p for p in paths if p.count(".") == 1 and p.startswith(step + ".")]
             if children:
-                rest = columns[step] - _sum([columns[p] for p in children], ids.size)
-                last = _remainder(lasts[step], [lasts[p] for p in children])
-                rows.append(_row(f"{step}.rest", "rest", 1, rest, walls, last))
-    steps = [path for path in paths if "." not in path]
-    last_wall = newest[1] if newest is not None else None
-    unaccounted = walls - _sum([columns[path] for path in steps], ids.size)
-    rows.append(
-        _row(UNACCOUNTED, UNACCOUNTED, 0, unaccounted, walls, _remainder(last_wall, [lasts[path] for path in steps]))
-    )
-
-    first, final, count, gaps = _token_times(view, ids, case)
-    starts = np.asarray(runs["start"])[measured].astype(np.int64)
-    decode = np.where(count > 1, (final - first).astype(np.float64), np.nan)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        tpot = decode / (count - 1)
-        throughput = (count - 1) * _batch(view, case) / (decode / 1e9)
-        fps = np.asarray(runs["frames"], dtype=np.float64)[measured] / (columns[steps[0]] / 1e9) if steps else walls[:0]
+                rest = of.stages[step] - known_sum([of.stages[p] for p in children], of.n)
+                last = _remainder(lasts.get(step), [lasts.get(p) for p in children])
+                rows.append(_row(f"{step}.rest", "rest", rest, walls, last))
+    last = _remainder(last_wall, [lasts.get(path) for path in of.steps])
+    rows.append(_row(UNACCOUNTED, UNACCOUNTED, of.unaccounted, walls, last))
+    gaps = of.gaps
     return StepTable(
         case=case,
         rows=tuple(rows),
-        wall=_row("wall", "whole run", 0, walls, walls, last_wall),
-        n=int(ids.size),
-        ttft=summarize(np.where(count > 0, (first - starts).astype(np.float64), np.nan)),
-        tpot=summarize(tpot),
+        wall=_row("wall", "whole run", walls, walls, last_wall, of.tick("wall")),
+        n=of.n,
+        ttft=summarize(of.ttft),
+        tpot=summarize(of.tpot),
         itl=summarize(gaps),
-        itl_p95=float(np.percentile(gaps, 95)) if gaps.size >= 20 else None,
-        tokens_per_second=summarize(throughput),
-        frames_per_second=summarize(fps),
+        itl_p95=float(np.percentile(gaps, 95)) if gaps.size >= TAIL_FROM else None,
+        tokens_per_second=summarize(of.tokens_per_second),
+        frames_per_second=summarize(of.frames_per_second),
     )
 
 
-def _newest_timed(runs: TableView, case: str) -> tuple[int, float] | None:
-    """Run number and wall of the newest timed run of the case that went well."""
-    mask = runs.where(case=case, outcome="ok") & ~runs.where(kind="cross-check") & ~runs.where(kind="load")
+def _lasts(view: View, case: str, paths: list[str]) -> dict[str, float]:
+    """The newest timed run that went well, measured or not: its wall time under "wall", its stages by path."""
+    runs, stages = view.runs, view.stages
+    mask = runs.where(kind=TIMED_KINDS, outcome="ok")
+    if case != ALL_CASES:
+        mask &= runs.where(case=case)
     indices = np.flatnonzero(mask)
     if indices.size == 0:
-        return None
-    return int(runs["run"][indices[-1]]), float(runs["wall"][indices[-1]])
+        return {}
+    newest = int(runs["run"][indices[-1]])
+    here = np.flatnonzero(stages["run"] == newest)
+    names = stages.names("stage")
+    found = {names[int(stages["stage"][row])]: float(stages["duration"][row]) for row in here}
+    lasts = {path: found[path] for path in paths if np.isfinite(found.get(path, np.nan))}
+    return lasts | {"wall": float(runs["wall"][indices[-1]])}
 
 
-def _row(path: str, title: str, depth: int, values: Floats, walls: Floats, last: float | None) -> StepRow:
+def _row(path: str, title: str, values: Floats, walls: Floats, last: float | None, tick: float = 0.0) -> StepRow:
     shares = values / walls
     finite = shares[np.isfinite(shares)]
     share = float(np.median(finite)) if finite.size else None
-    return StepRow(path, title, depth, summarize(values), last, share, values)
-
-
-def _sum(columns: list[Floats], size: int) -> Floats:
-    """What is known of them, added; a stage that could not be told apart stays in the remainder."""
-    total = np.zeros(size)
-    for column in columns:
-        total += np.nan_to_num(column)
-    return total
+    return StepRow(path, title, path.count("."), summarize(values, tick), last, share, values)
 
 
 def _remainder(whole: float | None, parts: list[float | None]) -> float | None:
     if whole is None:
         return None
     return whole - sum(part for part in parts if part is not None)
-
-
-def _token_times(view: View, ids: np.ndarray, case: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, Floats]:
-    """Of each run: when its first and last token was there (ns), how many there were; and all gaps between (ns)."""
-    tokens = view.tokens
-    mask = tokens.where(case=case, kind="measured")
-    run = np.asarray(tokens["run"])[mask]
-    at = np.asarray(tokens["at"])[mask]
-    left = np.searchsorted(run, ids, "left")
-    right = np.searchsorted(run, ids, "right")
-    count = right - left
-    some = count > 0
-    first = np.zeros(ids.size, np.int64)
-    final = np.zeros(ids.size, np.int64)
-    first[some] = at[left[some]]
-    final[some] = at[right[some] - 1]
-    counted = np.isin(run, ids)
-    gaps = np.diff(at)[(run[1:] == run[:-1]) & counted[1:]] if run.size > 1 else np.zeros(0)
-    return first, final, count, gaps.astype(np.float64)
-
-
-def _batch(view: View, case: str) -> float:
-    schedule = view.schedule
-    if schedule is not None:
-        for known in schedule.cases:
-            if known.id == case:
-                return float(known.values.get("batch", 1))
-    return 1.0

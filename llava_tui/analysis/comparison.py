@@ -1,0 +1,410 @@
+"""Two sides compared: the verdict of every step, stage and metric, and one sentence on top."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from operator import attrgetter
+from typing import Any, Literal
+
+import numpy as np
+
+from llava_tui import units
+from llava_tui.analysis.fairness import clock, differences, utilization
+from llava_tui.analysis.measures import Measures, measures, median, median_of
+from llava_tui.analysis.statistics import RESOLVED, Floats
+from llava_tui.analysis.steps import case_ids
+from llava_tui.analysis.verdict import (
+    DELTA,
+    SESSIONS,
+    Estimate,
+    Method,
+    Verdict,
+    decide,
+    holm,
+    paired,
+    sessions,
+    single,
+)
+from llava_tui.session.timeline import View
+
+CLOCKS_DIFFER = 0.02
+POINTS_WORTH_TELLING = 5.0
+Family = Literal["run", "step", "stage", "metric"]
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """What is compared: a case of one session, or the same case of several sessions that belong together."""
+
+    label: str
+    views: tuple[View, ...]
+    case: str = ""
+    """Empty: every case that both sides have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One step, stage or metric of both sides."""
+
+    key: str
+    """A stage's path; ``wall``; or a metric's name."""
+    title: str
+    family: Family
+    """Rows of one family were asked together: Holm's adjustment is over them."""
+    unit: str
+    """``ns``, ``tok/s`` or ``frames/s``."""
+    a: float | None
+    """Median."""
+    b: float | None
+    effect: float | None
+    """Relative change of the value from A to B: +0.18 is 18 % more."""
+    low: float | None
+    """95 % interval of the effect."""
+    high: float | None
+    p: float | None
+    """Adjusted."""
+    n: int
+    """Pairs of rounds; sessions a side; with a single session, runs of the smaller side."""
+    verdict: Verdict
+    reason: str = ""
+    needed: int | None = None
+    """INCONCLUSIVE: rounds, or sessions a side, that would decide; ``None``: more than is sensible, or not known."""
+    cycles: float | None = None
+    """The effect in clock cycles, of device stages, where the two sides' clocks differ."""
+
+    @property
+    def change(self) -> float | None:
+        """B's median less A's."""
+        return None if self.a is None or self.b is None else self.b - self.a
+
+    @property
+    def depth(self) -> int:
+        return self.key.count(".") if self.family == "stage" else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """B beside A. ``rows`` begin with the whole run, then steps with their stages, then metrics."""
+
+    a: str
+    b: str
+    case_a: str
+    case_b: str
+    method: Method
+    delta: float
+    verdict: Verdict
+    """The whole run's."""
+    sentence: str
+    rows: tuple[Row, ...]
+    reasons: tuple[str, ...]
+    """Why the two are NOT COMPARABLE."""
+    notes: tuple[str, ...]
+    """What else differs, and what to read with care."""
+    simulated: bool
+    spread: float | None
+    """The stored A/A spread that was used, of the whole run."""
+
+    def row(self, key: str) -> Row | None:
+        return next((row for row in self.rows if row.key == key), None)
+
+    @property
+    def slower(self) -> bool:
+        """Whether the whole run, a step or a metric got slower. Stages are told, and do not count here."""
+        return any(row.verdict == "slower" for row in self.rows if row.family != "stage")
+
+
+def compare(
+    sides: Sequence[Side], *, delta: float = DELTA, spread: Mapping[str, float] | None = None
+) -> list[Comparison]:
+    """Every side after the first against the first, case by case.
+
+    ``delta`` is the relative effect worth a claim; ``spread`` the machine's stored A/A spread by row (relative), which
+    decides what a single session a side may claim. Raises :class:`ValueError`, with a message for people, where a side
+    has no case of that name or the sides have none in common.
+    """
+    first = sides[0]
+    if len(sides) == 1:  # the cases of one session among themselves
+        known = _cases(first)
+        if len(known) < 2:
+            raise ValueError(f"{first.label} has one case only: name something to compare it with")
+        base = Side(first.label, first.views, known[0])
+        return [
+            compare_cases(base, Side(first.label, first.views, case), delta=delta, spread=spread) for case in known[1:]
+        ]
+    found = []
+    for other in sides[1:]:
+        for case_a, case_b in _matched(first, other):
+            a, b = Side(first.label, first.views, case_a), Side(other.label, other.views, case_b)
+            found.append(compare_cases(a, b, delta=delta, spread=spread))
+    return found
+
+
+def compare_cases(a: Side, b: Side, *, delta: float = DELTA, spread: Mapping[str, float] | None = None) -> Comparison:
+    """One case against another; see :func:`compare`. Both sides name their case."""
+    runs_a = [measures(view, a.case) for view in a.views]
+    runs_b = [measures(view, b.case) for view in b.views]
+    method = _method(runs_a, runs_b)
+    reasons, notes = differences((a.label, b.label), runs_a, runs_b, method == "paired rounds")
+    clocks = median_of([clock(of) for of in runs_a]), median_of([clock(of) for of in runs_b])
+    ratio = None
+    if clocks[0] and clocks[1] and abs(math.log(clocks[1] / clocks[0])) > math.log1p(CLOCKS_DIFFER):
+        ratio = clocks[1] / clocks[0]
+        notes.append(
+            f"SM clock {clocks[0]:.0f} against {clocks[1]:.0f} MHz ({_signed(ratio - 1)}): "
+            "device stages are compared in cycles too"
+        )
+    rows = _rows(runs_a, runs_b, method, bool(reasons), delta, spread or {}, ratio)
+    names = _names(a, b)
+    busy = [median_of([utilization(of) for of in side]) for side in (runs_a, runs_b)]
+    simulated = any(of.view.header.provenance == "simulated" for of in (*runs_a, *runs_b))
+    return Comparison(
+        a=a.label,
+        b=b.label,
+        case_a=a.case,
+        case_b=b.case,
+        method=method,
+        delta=delta,
+        verdict="not comparable" if reasons else rows[0].verdict,
+        sentence=_sentence(names, rows, reasons, method, delta, busy),
+        rows=tuple(rows),
+        reasons=tuple(reasons),
+        notes=tuple(notes),
+        simulated=simulated,
+        spread=(spread or {}).get("wall") if method == "single session" else None,
+    )
+
+
+# --- which with which ------------------------------------------------------------------------------------------------
+
+
+def _cases(side: Side) -> list[str]:
+    return [case for case in case_ids(side.views[0]) if all(case in case_ids(view) for view in side.views[1:])]
+
+
+def _matched(a: Side, b: Side) -> list[tuple[str, str]]:
+    known = _cases(a), _cases(b)
+    for side, cases in zip((a, b), known, strict=True):
+        if side.case and side.case not in cases:
+            raise ValueError(f"{side.label} has no case {side.case}: {', '.join(cases) or 'none at all'}")
+        if not cases:
+            raise ValueError(f"{side.label} has no case that could be compared")
+    if a.case and b.case:
+        return [(a.case, b.case)]
+    if a.case or b.case:
+        named = a.case or b.case
+        others = known[1] if a.case else known[0]
+        other = named if named in others else others[0] if len(others) == 1 else ""
+        if not other:
+            raise ValueError(f"which case is {named} to be compared with: {', '.join(others)}? Give SESSION:CASE")
+        return [(named, other)] if a.case else [(other, named)]
+    if common := [case for case in known[0] if case in known[1]]:
+        return [(case, case) for case in common]
+    if len(known[0]) == len(known[1]) == 1:
+        return [(known[0][0], known[1][0])]
+    raise ValueError(
+        f"no case in common: {a.label} has {', '.join(known[0])}; {b.label} has {', '.join(known[1])}. "
+        "Give SESSION:CASE"
+    )
+
+
+def _method(a: list[Measures], b: list[Measures]) -> Method:
+    if len(a) == len(b) == 1:
+        same = a[0].view.timeline.path == b[0].view.timeline.path
+        return "paired rounds" if same and _shared_rounds(a[0], b[0])[0].size else "single session"
+    return "sessions" if min(len(a), len(b)) >= SESSIONS else "single session"
+
+
+def _shared_rounds(a: Measures, b: Measures) -> tuple[Any, Any]:
+    """Places of the runs that are of the same round."""
+    _, places_a, places_b = np.intersect1d(
+        np.where(np.isfinite(a.rounds), a.rounds, -1),
+        np.where(np.isfinite(b.rounds), b.rounds, -2),
+        return_indices=True,
+    )
+    return places_a, places_b
+
+
+# --- rows ------------------------------------------------------------------------------------------------------------
+
+_METRICS: tuple[tuple[str, str, str], ...] = (
+    ("ttft", "time to first token", "ns"),
+    ("tpot", "time per output token", "ns"),
+    ("itl", "inter-token latency", "ns"),
+    ("tokens_per_second", "decode speed", "tok/s"),
+    ("frames_per_second", "frame speed", "frames/s"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A row to be: which values of a run it is about."""
+
+    key: str
+    title: str
+    family: Family
+    unit: str
+    values: Callable[[Measures], Floats]
+
+
+def asked_of(of: Measures) -> list[Asked]:
+    """What is compared of a session like this one: the whole run, steps with their stages, metrics."""
+    rows = [Asked("wall", "whole run", "run", "ns", lambda of: of.wall)]
+    titles = {info.path: info.title for info in of.view.tree}
+    rows += [Asked(path, titles[path], "stage" if "." in path else "step", "ns", _of_stage(path)) for path in of.paths]
+    return rows + [Asked(name, title, "metric", unit, attrgetter(name)) for name, title, unit in _METRICS]
+
+
+def _of_stage(path: str) -> Callable[[Measures], Floats]:
+    return lambda of: of.stage(path)
+
+
+def _rows(
+    a: list[Measures],
+    b: list[Measures],
+    method: Method,
+    refused: bool,
+    delta: float,
+    spread: Mapping[str, float],
+    clocks: float | None,
+) -> list[Row]:
+    on_device = {info.path for info in a[0].view.tree if info.side == "device"}
+    pairs = _shared_rounds(a[0], b[0]) if method == "paired rounds" else None
+    rows: list[Row] = []
+    estimates: dict[str, Estimate] = {}
+    for asked in asked_of(a[0]):
+        x, y = [asked.values(of) for of in a], [asked.values(of) for of in b]
+        before, after = median_of(map(median, x)), median_of(map(median, y))
+        if before is None and after is None:
+            continue
+        blind = asked.unit == "ns" and 0 < max(before or 0.0, after or 0.0) < RESOLVED * a[0].tick(asked.key)
+        estimate = None if refused or blind else _estimate(x, y, method, pairs, asked.unit != "ns")
+        row = Row(
+            asked.key, asked.title, asked.family, asked.unit, before, after,
+            effect=after / before - 1 if before and after and not blind else None,
+            low=None, high=None, p=None, n=0,
+            verdict="not comparable" if refused else "inconclusive",
+            reason="" if refused else "below timer resolution" if blind else "not known on both sides",
+        )  # fmt: skip
+        if estimate is not None:
+            estimates[row.key] = estimate
+        rows.append(row)
+    adjusted: dict[str, tuple[float, int]] = {}
+    for family in ("run", "step", "stage", "metric"):
+        keys = [row.key for row in rows if row.family == family and row.key in estimates]
+        for key, p in zip(keys, holm([estimates[key].p for key in keys]), strict=True):
+            adjusted[key] = p, len(keys)
+    for place, row in enumerate(rows):
+        if (estimate := estimates.get(row.key)) is None:
+            continue
+        p, size = adjusted[row.key]
+        decision = decide(estimate, p, size, delta, spread.get(row.key, spread.get("wall")))
+        low, high = _relative(row.unit, estimate.low), _relative(row.unit, estimate.high)
+        rows[place] = replace(
+            row,
+            effect=_relative(row.unit, estimate.effect),
+            low=low if row.unit == "ns" else high,
+            high=high if row.unit == "ns" else low,
+            p=p,
+            n=estimate.n,
+            verdict=decision.verdict,
+            reason=decision.reason,
+            needed=decision.needed,
+            cycles=math.exp(estimate.effect) * clocks - 1 if clocks is not None and row.key in on_device else None,
+        )
+    return rows
+
+
+def _estimate(x: list[Floats], y: list[Floats], method: Method, pairs: Any, rate: bool) -> Estimate | None:
+    """Of times; a rate is the time of one token or frame, turned over."""
+    if rate:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            x, y = [1 / one for one in x], [1 / one for one in y]
+    if pairs is not None:
+        return paired(x[0][pairs[0]], y[0][pairs[1]])
+    if method == "sessions":
+        logs = [[math.log(middle) for one in side if (middle := median(one)) and middle > 0] for side in (x, y)]
+        return sessions(*logs) if min(map(len, logs)) >= SESSIONS else None
+    return single(np.concatenate(x), np.concatenate(y))
+
+
+def _relative(unit: str, log: float | None) -> float | None:
+    """The relative change of a row's value, from the logarithm of the ratio of times."""
+    return None if log is None else math.expm1(log if unit == "ns" else -log)
+
+
+# --- the sentence ----------------------------------------------------------------------------------------------------
+
+
+def _names(a: Side, b: Side) -> tuple[str, str]:
+    return (a.label, b.label) if a.label != b.label else (a.case, b.case)
+
+
+def _sentence(
+    names: tuple[str, str],
+    rows: list[Row],
+    reasons: Sequence[str],
+    method: Method,
+    delta: float,
+    busy: Sequence[float | None],
+) -> str:
+    a, b = names
+    if reasons:
+        return f"{b} cannot be compared with {a}: {'; '.join(reasons)}."
+    whole = rows[0]
+    effect = whole.effect or 0.0
+    alone = "single session" if method == "single session" else ""
+    interval = f"{_signed(whole.low)} … {_signed(whole.high)}" if whole.low is not None else "no interval"
+    if whole.verdict in ("faster", "slower"):
+        text = f"{b} is {_percent(effect)} {whole.verdict} than {a}" + (f" ({alone})" if alone else "")
+        parts = _blame(rows)
+    else:
+        if whole.verdict == "same":
+            text = f"{b} is the same as {a} within ±{100 * delta:g} % ({interval})"
+        else:
+            told = ", ".join(filter(None, (interval, alone)))
+            text = f"Not decided: {b} against {a} is {_signed(effect)} ({told})"
+            unit = "rounds" if method == "paired rounds" else "sessions a side"
+            text += f"; {whole.needed} {unit} would decide" if whole.needed else f"; {whole.reason}"
+        parts = [
+            f"step {place + 1} {_percent(row.effect or 0.0)} {row.verdict} ({_change(row)})"
+            for place, row in enumerate(row for row in rows if row.family == "step")
+            if row.verdict in ("faster", "slower")
+        ]
+    if None not in busy:
+        points = float(busy[1] or 0) - float(busy[0] or 0)
+        if abs(points) >= POINTS_WORTH_TELLING:
+            parts.append(f"GPU utilization {'+' if points > 0 else '−'}{abs(points):.0f} points")
+    return text + (f": {', '.join(parts)}" if parts else "") + "."
+
+
+def _blame(rows: list[Row]) -> list[str]:
+    """The steps that make the difference, the largest first, each with the stage that does it."""
+    total = rows[0].change or 0.0
+    steps = [(place, row) for place, row in enumerate((row for row in rows if row.family == "step"), 1)]
+    named = []
+    for place, step in sorted(steps, key=lambda pair: -abs(pair[1].change or 0.0)):
+        change = step.change
+        if change is None or step.verdict not in ("faster", "slower") or abs(change) < 0.1 * abs(total):
+            continue
+        stages = [row for row in rows if row.key.startswith(step.key + ".") and (row.change or 0.0) * change > 0]
+        most = max(stages, key=lambda row: abs(row.change or 0.0), default=None)
+        named.append(f"step {place} {_change(step)}" + (f" ({most.title})" if most is not None else ""))
+    return named[:3]
+
+
+def _change(row: Row) -> str:
+    change = row.change or 0.0
+    return ("+" if change > 0 else "−") + units.duration(abs(change))
+
+
+def _percent(fraction: float) -> str:
+    value = abs(100 * fraction)
+    return f"{value:.0f} %" if value >= 9.95 else f"{value:.1f} %"
+
+
+def _signed(fraction: float | None) -> str:
+    if fraction is None:
+        return units.UNKNOWN
+    return ("+" if fraction > 0 else "−" if fraction < 0 else "") + _percent(fraction)

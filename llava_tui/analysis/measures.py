@@ -1,0 +1,222 @@
+"""What a case's measured runs gave, a value a run: what statistics, verdicts and trust are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llava_tui.analysis.statistics import Floats
+from llava_tui.session.timeline import View
+
+ALL_CASES = "*"
+"""Stands for every case's runs together."""
+HOST_TICK_NS = 100.0
+"""What reading the host's clock costs and so what it can tell apart."""
+DEVICE_TICK_NS = 500.0
+"""Resolution of an accelerator's event pairs (CUDA Runtime API, cudaEventElapsedTime)."""
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Measures:
+    """The measured runs of ``case`` that went well, in the order they ran. Arrays have a value a run, NaN where a run
+    has none; times in ns, memory in bytes. What costs something is worked out when it is first asked for."""
+
+    view: View
+    case: str
+    rows: Ints
+    """Which rows of ``view.runs`` they are."""
+    runs: Ints
+    """Their numbers."""
+
+    @property
+    def n(self) -> int:
+        return int(self.runs.size)
+
+    def column(self, name: str) -> Floats:
+        """A column of ``view.runs``: ``rss``, ``frames``, ``prompt_tokens``, …"""
+        return np.asarray(self.view.runs[name], dtype=np.float64)[self.rows]
+
+    @cached_property
+    def rounds(self) -> Floats:
+        """The round that each run belongs to: what pairs the cases of a session."""
+        return self.column("round")
+
+    @cached_property
+    def wall(self) -> Floats:
+        return self.column("wall")
+
+    @cached_property
+    def starts(self) -> Ints:
+        """When each run began, ns on the session's clock."""
+        return np.asarray(self.view.runs["start"])[self.rows].astype(np.int64)
+
+    @cached_property
+    def paths(self) -> list[str]:
+        """The steps and stages of a run, in the tree's order."""
+        return [info.path for info in self.view.tree if info.path.split(".")[0] != "load"]
+
+    @cached_property
+    def _counted(self) -> tuple[Ints, Ints, Ints]:
+        """The rows of ``view.stages`` that belong to these runs: which, of which stage (code), of which run (place)."""
+        stages = self.view.stages
+        mask = stages.where(kind="measured", outcome="ok")
+        if self.case != ALL_CASES:
+            mask &= stages.where(case=self.case)
+        rows = np.flatnonzero(mask)
+        # Runs end in the order of their numbers, so these are sorted.
+        place = np.searchsorted(self.runs, stages["run"][rows])
+        return rows, np.asarray(stages["stage"])[rows], place
+
+    def stage(self, path: str, column: str = "duration") -> Floats:
+        """A stage's ``duration`` (ns), or the allocator's peak in it (``allocated``, ``reserved``), run by run."""
+        values = np.full(self.n, np.nan)
+        if self.n:
+            rows, codes, place = self._counted
+            here = codes == self.view.stages.code("stage", path)
+            values[place[here]] = self.view.stages[column][rows[here]]
+        return values
+
+    @cached_property
+    def stages(self) -> dict[str, Floats]:
+        """Durations by path."""
+        return {path: self.stage(path) for path in self.paths}
+
+    @cached_property
+    def steps(self) -> list[str]:
+        """The top-level paths."""
+        return [path for path in self.paths if "." not in path]
+
+    @cached_property
+    def unaccounted(self) -> Floats:
+        """Wall time that is in no step."""
+        return self.wall - known_sum([self.stages[path] for path in self.steps], self.n)
+
+    def tick(self, path: str) -> float:
+        """What the timer of a stage can tell apart, ns; 0 where there was no timer of ours (simulated, imported)."""
+        model = self.view.model
+        if self.view.header.provenance in ("simulated", "imported") or model is None:
+            return 0.0
+        on_device = any(info.path == path and info.side == "device" for info in self.view.tree)
+        return DEVICE_TICK_NS if on_device and model.device.split(":")[0] not in ("cpu", "") else HOST_TICK_NS
+
+    # --- tokens ------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _tokens(self) -> tuple[Ints, Ints, Ints]:
+        """When each token of these runs was there (ns), the first token's place of each run, how many each has."""
+        tokens = self.view.tokens
+        mask = tokens.where(kind="measured")
+        if self.case != ALL_CASES:
+            mask &= tokens.where(case=self.case)
+        run = np.asarray(tokens["run"])[mask]
+        left = np.searchsorted(run, self.runs, "left")
+        return np.asarray(tokens["at"])[mask], left, np.searchsorted(run, self.runs, "right") - left
+
+    @cached_property
+    def _first_and_last(self) -> tuple[Ints, Ints]:
+        at, left, count = self._tokens
+        first, last = np.zeros(self.n, np.int64), np.zeros(self.n, np.int64)
+        some = count > 0
+        first[some], last[some] = at[left[some]], at[(left + count - 1)[some]]
+        return first, last
+
+    @cached_property
+    def ttft(self) -> Floats:
+        """Time to first token, from the run's start."""
+        return np.where(self._tokens[2] > 0, (self._first_and_last[0] - self.starts).astype(np.float64), np.nan)
+
+    @cached_property
+    def _decode(self) -> Floats:
+        first, last = self._first_and_last
+        return np.where(self._tokens[2] > 1, (last - first).astype(np.float64), np.nan)
+
+    @cached_property
+    def tpot(self) -> Floats:
+        """Time per output token after the first: (t_last − t_first) / (n − 1)."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return self._decode / (self._tokens[2] - 1)
+
+    @cached_property
+    def tokens_per_second(self) -> Floats:
+        """Of decoding, all sequences of the batch together."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return self._batch / self.tpot * 1e9
+
+    @cached_property
+    def frames_per_second(self) -> Floats:
+        """Frames decoded a second of the first step."""
+        if not self.steps:
+            return np.full(self.n, np.nan)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return self.column("frames") / self.stages[self.steps[0]] * 1e9
+
+    @cached_property
+    def gaps(self) -> Floats:
+        """Inter-token latencies: every gap between neighbouring tokens of a run, of all runs, in order."""
+        at, left, count = self._tokens
+        if not count.sum():
+            return np.zeros(0)
+        inside = np.zeros(at.size, np.bool_)  # tokens of these runs that have one before them
+        edges = np.zeros(at.size + 1, np.int64)
+        np.add.at(edges, left, 1)
+        np.add.at(edges, left + count, -1)
+        inside[:] = np.cumsum(edges[:-1]) > 0
+        inside[left[count > 0]] = False
+        return np.diff(at, prepend=at[:1])[inside].astype(np.float64)
+
+    @cached_property
+    def itl(self) -> Floats:
+        """Each run's median inter-token latency."""
+        at, left, count = self._tokens
+        medians = np.full(self.n, np.nan)
+        for length in np.unique(count[count > 1]):  # runs of one length at once
+            of_length = np.flatnonzero(count == length)
+            gaps = np.diff(at[left[of_length, None] + np.arange(length)], axis=1)
+            medians[of_length] = np.median(gaps, axis=1)
+        return medians
+
+    @cached_property
+    def _batch(self) -> Floats:
+        schedule = self.view.schedule
+        batches = {case.id: float(case.values.get("batch", 1)) for case in schedule.cases} if schedule else {}
+        if self.case != ALL_CASES:
+            return np.full(self.n, batches.get(self.case, 1.0))
+        runs = self.view.runs
+        by_code = np.array([batches.get(name, 1.0) for name in runs.names("case")] or [1.0])
+        of_runs: Floats = by_code[np.asarray(runs["case"])[self.rows]]
+        return of_runs
+
+
+def measures(view: View, case: str) -> Measures:
+    """The measured runs of ``case`` (:data:`ALL_CASES`: of every case) that had ended well by ``view.t``."""
+    wanted = view.runs.where(kind="measured", outcome="ok")
+    if case != ALL_CASES:
+        wanted &= view.runs.where(case=case)
+    rows = np.flatnonzero(wanted)
+    return Measures(view, case, rows, np.asarray(view.runs["run"])[rows])
+
+
+def known_sum(columns: Iterable[Floats], size: int) -> Floats:
+    """What is known of them, added; a stage that could not be told apart stays in the remainder."""
+    total = np.zeros(size)
+    for column in columns:
+        total += np.nan_to_num(column)
+    return total
+
+
+def median(values: Floats) -> float | None:
+    """Of what is finite; ``None`` where nothing is."""
+    finite = values[np.isfinite(values)]
+    return float(np.median(finite)) if finite.size else None
+
+
+def median_of(values: Iterable[float | None]) -> float | None:
+    """Of what is known."""
+    known = [value for value in values if value is not None]
+    return float(np.median(known)) if known else None
