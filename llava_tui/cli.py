@@ -128,7 +128,14 @@ def demo(
 @click.option("--name")
 @click.option("--tag", "tags", multiple=True)
 @click.option("--sample-hz", type=float, help="Telemetry samples a second. [default: 10]")
-@click.option("--simulated-gpu", help="Simulated pipeline: h100 or rtx-4090.")
+@click.option("--simulated-gpu", help="Simulated pipeline: a100, h100, rtx-4090, rtx-3090 or t4.")
+@click.option(
+    "--fault",
+    "faults",
+    multiple=True,
+    metavar="drift=2%",
+    help="Simulated pipeline: what goes wrong on purpose; drift, spikes, throttle, foreign, hang, … Repeatable.",
+)
 @click.option(
     "--time-scale", type=float, help="Simulated pipeline: real seconds a simulated second; 0: as fast as possible."
 )

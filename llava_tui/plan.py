@@ -15,10 +15,12 @@ from typing import Any, Literal
 
 import msgspec
 
+from llava_tui.faults import AnyFault, FaultError, parse, problem
+
 PIPELINES: tuple[str, ...] = ("llava", "simulated")
 DTYPES: tuple[str, ...] = ("auto", "float32", "bfloat16", "float16")
 ATTENTIONS: tuple[str, ...] = ("auto", "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
-SIMULATED_GPUS: tuple[str, ...] = ("h100", "rtx-4090")
+SIMULATED_GPUS: tuple[str, ...] = ("a100", "h100", "rtx-4090", "rtx-3090", "t4")
 AXES: tuple[str, ...] = ("frames", "batch", "new_tokens")
 DEMO = "demo"
 """The model that is built on this machine and needs no download; as an input, the clip that is synthesised for it."""
@@ -72,6 +74,8 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     simulated_gpu: str = "h100"
     time_scale: float = 1.0
     """Simulated pipeline: real seconds a simulated second; 0 is as fast as possible."""
+    faults: tuple[AnyFault, ...] = ()
+    """Simulated pipeline: what goes wrong on purpose."""
 
     # --- expansion -------------------------------------------------------------------------------------------------
 
@@ -113,6 +117,11 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
             raise PlanError(f"sample_hz: {self.sample_hz:g} is outside 0…100 Hz; NVML itself refreshes at 1 to 6 Hz")
         if not (0 <= self.time_scale <= 1000):
             raise PlanError(f"time_scale: {self.time_scale:g} is outside 0…1000; 1 is real time, 0 as fast as possible")
+        if self.faults and self.pipeline != "simulated":
+            raise PlanError("faults: only a simulation goes wrong on purpose; add --pipeline simulated")
+        for fault in self.faults:
+            if why := problem(fault):
+                raise PlanError(f"faults: {why}")
         if not self.inputs:
             raise PlanError("inputs: nothing to run on; give --input PATH")
         if not self.model:
@@ -148,12 +157,17 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 def from_dict(values: dict[str, Any]) -> Plan:
     """A validated plan. Raises :class:`PlanError`."""
     values = dict(values)
-    for field in ("inputs", "tags"):
+    for field in ("inputs", "tags", "faults"):
         if isinstance(values.get(field), str):
             values[field] = [values[field]]
     for field in AXES:
         if field in values:
             values[field] = _axis(field, values[field])
+    if isinstance(values.get("faults"), (list, tuple)):
+        try:
+            values["faults"] = [parse(fault) if isinstance(fault, str) else fault for fault in values["faults"]]
+        except FaultError as error:
+            raise PlanError(f"faults: {error}") from None
     unknown = set(values) - set(Plan.__struct_fields__)
     if unknown:
         import difflib
@@ -217,5 +231,11 @@ def _join(values: tuple[Any, ...]) -> str:
 
 
 def _toml(value: Any) -> str:
-    """TOML's basic strings escape as JSON's do, but for DEL; numbers and arrays are written alike."""
+    """TOML's basic strings escape as JSON's do, but for DEL; numbers and arrays are written alike, tables are not."""
+    if isinstance(value, msgspec.Struct):
+        value = msgspec.to_builtins(value)
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{name} = {_toml(each)}" for name, each in value.items()) + " }"
+    if isinstance(value, (tuple, list)):
+        return "[" + ", ".join(_toml(each) for each in value) + "]"
     return msgspec.json.encode(value).decode().replace("\x7f", "\\u007f")

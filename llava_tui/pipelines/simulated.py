@@ -1,6 +1,9 @@
-"""A model of the hardware, not of nothing: LLaVA-1.5-7B on a named GPU, timed by the roofline and seeded noise.
+"""A model of the hardware, not of nothing: LLaVA-1.5-7B on a named GPU, timed by the roofline and seeded noise, with
+the faults that the plan orders.
 
-No figure from here is a measurement: sessions of it are watermarked SIMULATED wherever they are shown.
+The truth is told: what each stage would take without noise and faults is in the model's facts (``extra["truth"]``), and
+which faults held in a run in that run's. No figure from here is a measurement: sessions of it are watermarked
+SIMULATED wherever they are shown.
 """
 
 from __future__ import annotations
@@ -8,33 +11,45 @@ from __future__ import annotations
 import math
 import os
 import random
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
+
+import msgspec
 
 from llava_tui.events import ModelFacts, StageInfo, TelemetryEvent
+from llava_tui.faults import Hang
 from llava_tui.pipelines.base import LLAVA_STAGES, PipelineError, Probe, RunResult, stage
-from llava_tui.pipelines.simulated_gpu import GPUS, IDLE, Activity, Gpu, SimulatedTelemetry
+from llava_tui.pipelines.simulated_cost import (
+    CONTEXT_LENGTH,
+    GAP_NS,
+    HIDDEN,
+    KV_BYTES,
+    LAYERS,
+    PARAMETERS,
+    TOKENS_PER_FRAME,
+    VIT_HIDDEN,
+    VIT_LAYERS,
+    WEIGHTS_BYTES,
+    Expected,
+    expected,
+)
+from llava_tui.pipelines.simulated_faults import Effects, FaultCourse
+from llava_tui.pipelines.simulated_gpu import GPUS, IDLE, Activity, SimulatedTelemetry
 from llava_tui.plan import DEMO, Case, Plan
+from llava_tui.worker.recorder import SilentProbe
 
 MODEL = "llava-1.5-7b"
-PARAMETERS = 7_063_427_072
-WEIGHTS_BYTES = 2 * PARAMETERS
-CONTEXT_LENGTH = 4096
-TOKENS_PER_FRAME = 576
-LAYERS, HIDDEN = 32, 4096
-LM_BLOCKS, LM_HEAD = 6.476e9, 0.131e9
-KV_BYTES = 2 * LAYERS * HIDDEN * 2
-VIT_LAYERS, VIT_HIDDEN, VIT_TOKENS = 24, 1024, 577
 TEMPLATE_TOKENS = 14
 """BOS, "USER:", "ASSISTANT:" and the line ends around the prompt."""
 
 NOISE = 0.005
 """Standard deviation of the logarithm of each stage's time, and of each token's about its stage's."""
-GAP_NS = 40_000
-"""What lies between two stages and belongs to none: Python, launches."""
 COLD_NS = {"encode.vision_tower": 420_000_000, "generate.prefill": 310_000_000}
 """What the first run pays for: libraries set up, kernels loaded and chosen."""
+DECODE_CLOCK = 0.25
+"""How much of a lost SM clock decode loses: it waits for memory, whose clock stays."""
+HANG_STEP_NS = 20_000_000
 
 TEXT = (
     "The video shows a person walking along a quiet street while a dog follows a few steps behind. "
@@ -49,60 +64,46 @@ class AdvancingClock(Protocol):
 
     passed: Callable[[int, int], None]
 
+    def now(self) -> int: ...
+
     def advance(self, nanoseconds: int, check: Callable[[], None] | None = None) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """What one stage asks of the GPU at least."""
-
-    flops: float
-    bytes: float
-
-    def floor_ns(self, gpu: Gpu) -> float:
-        """The roofline: no GPU of that data sheet is faster."""
-        return max(self.flops / gpu.flops, self.bytes / gpu.bandwidth) * 1e9
-
-
-def vision_cost(frames: int) -> Cost:
-    """CLIP ViT-L/14-336 on that many frames: 0.382 TFLOP each, its weights read once."""
-    n, d = VIT_TOKENS, VIT_HIDDEN
-    blocks = 2 * n * 12 * d**2 * VIT_LAYERS + 4 * n**2 * d * VIT_LAYERS
-    patches = 2 * TOKENS_PER_FRAME * (14 * 14 * 3) * d
-    return Cost(frames * (blocks + patches), 2 * 303.5e6 + frames * n * d * 2 * VIT_LAYERS * 8)
-
-
-def projector_cost(frames: int) -> Cost:
-    """Two linear layers, 1024 → 4096 → 4096, on 576 tokens a frame."""
-    weights = VIT_HIDDEN * HIDDEN + HIDDEN**2
-    return Cost(frames * 2 * TOKENS_PER_FRAME * weights, 2 * weights + frames * TOKENS_PER_FRAME * HIDDEN * 4)
-
-
-def prefill_cost(tokens: int, batch: int) -> Cost:
-    """The language model on the whole prompt; causal attention does half of the square."""
-    flops = 2 * LM_BLOCKS * tokens + 2 * tokens**2 * HIDDEN * LAYERS + 2 * LM_HEAD
-    return Cost(batch * flops, 2 * (LM_BLOCKS + LM_HEAD) + batch * tokens * KV_BYTES)
-
-
-def decode_cost(context: int, batch: int) -> Cost:
-    """One token a sequence: every weight once, every key and value before it once."""
-    flops = 2 * (LM_BLOCKS + LM_HEAD) + 4 * context * HIDDEN * LAYERS
-    return Cost(batch * flops, 2 * (LM_BLOCKS + LM_HEAD) + batch * context * KV_BYTES)
+def _killed(signal: int) -> None:
+    os.kill(os.getpid(), signal)
 
 
 class SimulatedPipeline:
-    """The stages of a LLaVA on a clock that only the simulation moves."""
+    """The stages of a LLaVA on a clock that only the simulation moves.
+
+    ``die`` is called with a signal's number where the worker is to be killed; ``stall`` again and again while a run
+    hangs for good, which real time passes in, whatever the scale.
+    """
 
     stages: tuple[StageInfo, ...] = LLAVA_STAGES
 
-    def __init__(self, plan: Plan, clock: AdvancingClock, write: Callable[[TelemetryEvent], None]) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        clock: AdvancingClock,
+        write: Callable[[TelemetryEvent], None],
+        die: Callable[[int], None] = _killed,
+        stall: Callable[[], None] = lambda: time.sleep(HANG_STEP_NS / 1e9),
+    ) -> None:
         self._plan = plan
         self._clock = clock
+        self._die = die
+        self._stall = stall
         self.gpu = GPUS[plan.simulated_gpu]
         self.telemetry = SimulatedTelemetry(self.gpu, plan.sample_hz, plan.seed, os.getpid(), write)
+        rounds = plan.rounds if isinstance(plan.rounds, int) else plan.max_rounds
+        self._faults = FaultCourse(plan.faults, plan.seed, rounds * len(plan.cases()))
+        self._effects = Effects()
+        self._expected: dict[Case, Expected] = {}
         self._context_bytes = self.telemetry.memory_used
         self._cold = True
         clock.passed = self.telemetry.pass_time
+        self.telemetry.suffer(self._faults.before())
 
     def load(self, probe: Probe) -> ModelFacts:
         """See :class:`~llava_tui.pipelines.base.Pipeline`."""
@@ -115,6 +116,8 @@ class SimulatedPipeline:
             with stage(probe, "load.weights"):
                 self._spend(WEIGHTS_BYTES / 6e9 * 1e9, IDLE, probe, noise)
             with stage(probe, "load.device"):
+                self._fit(0)
+                self._hold(0)
                 # In pieces, so that memory is seen to fill up as it does over a bus.
                 for piece in range(1, 9):
                     self._spend(WEIGHTS_BYTES / 22e9 * 1e9 / 8, Activity(0.02, 0.05, 0.08), probe, noise)
@@ -152,8 +155,26 @@ class SimulatedPipeline:
                     "patch_size": 14,
                 },
             },
-            extra={"simulated": True, "gpu": self._plan.simulated_gpu, "time_scale": self._plan.time_scale},
+            extra={
+                "simulated": True,
+                "gpu": self._plan.simulated_gpu,
+                "time_scale": self._plan.time_scale,
+                "truth": self.truth(),
+            },
         )
+
+    def truth(self) -> dict[str, Any]:
+        """What the session's figures can be compared with: each case's stages in ns, the noise, the faults."""
+        return {
+            "noise": NOISE,
+            "faults": [msgspec.to_builtins(fault) for fault in self._plan.faults],
+            "cases": {case.id: self._of(case).truth() for case in self._plan.cases()},
+        }
+
+    def _of(self, case: Case) -> Expected:
+        if case not in self._expected:
+            self._expected[case] = expected(case, self.prompt_tokens(case), self.gpu)
+        return self._expected[case]
 
     def prompt_tokens(self, case: Case) -> int:
         """Of one sequence: image tokens, template and prompt at four characters a token."""
@@ -174,61 +195,92 @@ class SimulatedPipeline:
     def run(self, case: Case, inputs: tuple[str, ...], seed: int, probe: Probe) -> RunResult:
         """See :class:`~llava_tui.pipelines.base.Pipeline`. ``MemoryError`` where the GPU would not hold the case."""
         noise = random.Random(seed)
-        gpu = self.gpu
+        self._effects = effects = self._faults.next(self.telemetry.rested_ns)
+        self.telemetry.suffer(effects)
         frames = case.frames * case.batch
         prompt = self.prompt_tokens(case)
+        of = self._of(case)
+        begun = self._clock.now()
         try:
             with stage(probe, "frames"), stage(probe, "frames.decode_frames"):
                 for _ in range(frames):
-                    self._spend(5.2e6, IDLE, probe, noise)
+                    self._spend(of.stages["frames.decode_frames"] / frames, IDLE, probe, noise)
             self._gap(probe)
             with stage(probe, "encode"):
                 with stage(probe, "encode.preprocess"):
-                    self._spend(1.5e6 + 5.8e6 * frames, IDLE, probe, noise)
+                    self._spend(of.stages["encode.preprocess"], IDLE, probe, noise)
                 self._gap(probe)
-                with stage(probe, "encode.h2d"):
-                    self._spend(3e4 + frames * 336 * 336 * 3 * 2 / 12, Activity(0.05, 0.05, 0.05), probe, noise)
-                with stage(probe, "encode.vision_tower"):
-                    floor = vision_cost(frames).floor_ns(gpu)
-                    work = Activity(1.0, 0.25, 0.75)
-                    self._spend(floor / gpu.vision_efficiency, work, probe, noise, "encode.vision_tower")
-                with stage(probe, "encode.projector"):
-                    self._spend(projector_cost(frames).floor_ns(gpu) / gpu.vision_efficiency, work, probe, noise)
+                for path, work in _ENCODING:
+                    with stage(probe, path):
+                        self._spend(of.stages[path], work, probe, noise, path)
             self._gap(probe)
             with stage(probe, "generate"):
-                text = self._generate(case, prompt, probe, noise)
+                ids = self._generate(case, of, prompt, probe, noise)
+            if effects.gap:
+                took = self._clock.now() - begun
+                self._clock.advance(round(took * effects.gap / (1 - effects.gap)), probe.check)
         finally:
             self._hold(WEIGHTS_BYTES)
         self._cold = False
-        ids = [[_token_id(index) for index in range(case.new_tokens)] for _ in range(case.batch)]
         return RunResult(
-            token_ids=ids,
-            text=[text] * case.batch,
+            token_ids=[list(ids) for _ in range(case.batch)],
+            text=[self.detokenize(ids)] * case.batch,
             frames=frames,
             prompt_tokens=prompt,
             image_tokens=TOKENS_PER_FRAME * case.frames,
             vision_calls=1,
-            facts={"simulated": True},
+            facts={"simulated": True} | ({"faults": effects.names, "factor": effects.time} if effects.names else {}),
         )
 
-    def _generate(self, case: Case, prompt: int, probe: Probe, noise: random.Random) -> str:
-        gpu = self.gpu
+    def _generate(self, case: Case, of: Expected, prompt: int, probe: Probe, noise: random.Random) -> list[int]:
+        """Returns the token ids."""
+        effects = self._effects
+        ids = [_token_id(index) for index in range(case.new_tokens)]
+        if effects.tokens < 1:
+            ids = ids[: max(1, int(case.new_tokens * effects.tokens))]
         with stage(probe, "generate.prefill"):
             self._fit(case.batch * (prompt * (KV_BYTES + 14 * HIDDEN) + 64 * 1024**2))
-            cost = prefill_cost(prompt, case.batch).floor_ns(gpu) / gpu.prefill_efficiency
-            self._spend(cost, Activity(1.0, 0.35, 0.95), probe, noise, "generate.prefill")
-            probe.token([_token_id(0)] * case.batch)
+            self._go_wrong(probe)
+            cost, work = of.stages["generate.prefill"], Activity(1.0, 0.35, 0.95)
+            self._spend(cost * effects.seen, work, probe, noise, "generate.prefill")
+            probe.token([ids[0]] * case.batch)
         pace = math.exp(noise.gauss(0, NOISE))
         with stage(probe, "generate.decode"):
-            for index in range(1, case.new_tokens):
-                context = prompt + index
-                self._fit(case.batch * (context * KV_BYTES + 64 * 1024**2))
-                cost = decode_cost(context, case.batch).floor_ns(gpu) / gpu.decode_efficiency
-                self._spend(cost * pace, Activity(0.92, gpu.decode_efficiency, 0.48), probe, noise)
-                probe.token([_token_id(index)] * case.batch)
+            if effects.seen < 1:
+                self._spend(cost * (1 - effects.seen), work, probe, noise, "generate.prefill")
+            work = Activity(0.92, self.gpu.decode_efficiency, 0.48)
+            for index in range(1, len(ids)):
+                self._fit(case.batch * ((prompt + index) * KV_BYTES + 64 * 1024**2))
+                self._spend(of.tokens[index - 1] * pace, work, probe, noise, "generate.decode")
+                probe.token([ids[index]] * case.batch)
         with stage(probe, "generate.detokenize"):
-            self._spend(9e4 + 2.5e3 * case.new_tokens * case.batch, IDLE, probe, noise)
-        return self.detokenize([_token_id(index) for index in range(case.new_tokens)])
+            self._spend(of.stages["generate.detokenize"], IDLE, probe, noise)
+        return ids
+
+    def _go_wrong(self, probe: Probe) -> None:
+        """What ends a run in its prefill, where a fault wants that."""
+        effects = self._effects
+        if effects.out_of_memory:
+            self._hold(self.gpu.memory - self._context_bytes)
+            # Long enough to be sampled: an allocator tries again before it gives up.
+            self._clock.advance(round(1.5e9 / self._plan.sample_hz), probe.check)
+            raise MemoryError(f"tried to allocate on the {self.gpu.name} (simulated), as the plan's fault asks")
+        if effects.crash is not None:
+            self._die(effects.crash.signal)
+        if effects.hang is not None:
+            self._hang(effects.hang, probe)
+
+    def _hang(self, hang: Hang, probe: Probe) -> None:
+        check = None if hang.deaf else probe.check
+        self.telemetry.activity = Activity(1.0, 0.0, 0.25)
+        try:
+            if hang.seconds:
+                self._clock.advance(round(hang.seconds * 1e9), check)
+            while not hang.seconds:
+                self._clock.advance(HANG_STEP_NS, check)
+                self._stall()
+        finally:
+            self.telemetry.activity = IDLE
 
     def reference(self, case: Case, inputs: tuple[str, ...], probe: Probe) -> list[list[int]] | None:
         """There is nothing to check a simulation against."""
@@ -245,22 +297,36 @@ class SimulatedPipeline:
 
     # --- time and memory ---------------------------------------------------------------------------------------------
 
-    def _spend(self, ns: float, work: Activity, probe: Probe, noise: random.Random, cold: str = "") -> None:
+    def _spend(self, ns: float, work: Activity, probe: Probe, noise: random.Random, path: str = "") -> None:
         ns *= math.exp(noise.gauss(0, NOISE))
         if self._cold:
-            ns += COLD_NS.get(cold, 0)
+            ns += COLD_NS.get(path, 0)
+        if self._effects.names:
+            ns *= self._slowed(work, path, probe)
         self.telemetry.activity = work
         try:
             self._clock.advance(round(ns), probe.check)
         finally:
             self.telemetry.activity = IDLE
 
+    def _slowed(self, work: Activity, path: str, probe: Probe) -> float:
+        """What the faults make of a stage's time: a factor."""
+        effects = self._effects
+        factor = effects.time
+        if effects.overhead != 1 and not isinstance(probe, SilentProbe):
+            factor *= effects.overhead
+        if not work.busy:
+            return factor * effects.host
+        factor *= effects.device
+        lost = 1 / self.telemetry.clock_share(work) - 1
+        return factor * (1 + lost * (DECODE_CLOCK if path == "generate.decode" else 1.0))
+
     def _gap(self, probe: Probe) -> None:
         self._clock.advance(GAP_NS, probe.check)
 
     def _fit(self, extra: int) -> None:
         """The run needs that many bytes beside the weights."""
-        needed = self._context_bytes + WEIGHTS_BYTES + extra
+        needed = self._context_bytes + WEIGHTS_BYTES + extra + self.telemetry.foreign_memory
         if needed > self.gpu.memory:
             raise MemoryError(
                 f"{needed / 2**30:.1f} GiB needed, {self.gpu.memory / 2**30:.1f} GiB on the {self.gpu.name} (simulated)"
@@ -272,6 +338,11 @@ class SimulatedPipeline:
         self.telemetry.worker_memory = held
 
 
+_ENCODING = (
+    ("encode.h2d", Activity(0.05, 0.05, 0.05)),
+    ("encode.vision_tower", Activity(1.0, 0.25, 0.75)),
+    ("encode.projector", Activity(1.0, 0.25, 0.75)),
+)
 _FIRST_ID = 1000
 _PIECES = [word + " " for word in TEXT.split()]
 

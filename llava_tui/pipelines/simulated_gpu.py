@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
 import random
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from llava_tui.events import GpuAbsent, GpuDevice, GpuProcess, GpuSample, TelemetryEvent
+from llava_tui.events import GpuAbsent, GpuDevice, GpuProcess, GpuSample, HostSample, TelemetryEvent
+from llava_tui.pipelines.simulated_faults import Effects
 
 WINDOW_NS = 166_666_667
 """NVML's utilization looks back over 1/6 s on recent boards."""
@@ -18,6 +20,12 @@ HEAT_LAG_NS = 25e9
 """Time constant of die and heat sink."""
 NVML_GPU_IDLE = 0x1
 """The clocks-event reason of a GPU that has nothing to do."""
+NVML_POWER_CAP = 0x4
+"""The one of a GPU that would need more power than it may have."""
+SLOWDOWN_C = 88
+"""At which temperature a GPU throttles."""
+FOREIGN_PID = 5_000_000
+"""Beyond any that Linux gives out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +55,21 @@ class Gpu:
 
 GPUS: dict[str, Gpu] = {
     # The efficiencies are plausible, not measured; below 1, so that no simulated time beats the roofline's floor.
+    "a100": Gpu(
+        name="NVIDIA A100-SXM4-80GB",
+        flops=312e12,
+        bandwidth=2.039e12,
+        memory=81_920 << 20,
+        idle_w=62,
+        limit_w=400,
+        idle_mhz=210,
+        boost_mhz=1410,
+        memory_mhz=1593,
+        degrees_per_w=0.09,
+        prefill_efficiency=0.62,
+        vision_efficiency=0.50,
+        decode_efficiency=0.60,
+    ),
     "h100": Gpu(
         name="NVIDIA H100 80GB HBM3",
         flops=989e12,
@@ -76,6 +99,36 @@ GPUS: dict[str, Gpu] = {
         prefill_efficiency=0.60,
         vision_efficiency=0.50,
         decode_efficiency=0.60,
+    ),
+    "rtx-3090": Gpu(
+        name="NVIDIA GeForce RTX 3090",
+        flops=71e12,
+        bandwidth=0.936e12,
+        memory=24_576 << 20,
+        idle_w=25,
+        limit_w=350,
+        idle_mhz=210,
+        boost_mhz=1695,
+        memory_mhz=9751,
+        degrees_per_w=0.12,
+        prefill_efficiency=0.70,
+        vision_efficiency=0.58,
+        decode_efficiency=0.66,
+    ),
+    "t4": Gpu(
+        name="Tesla T4",
+        flops=65e12,
+        bandwidth=0.320e12,
+        memory=15_360 << 20,
+        idle_w=10,
+        limit_w=70,
+        idle_mhz=300,
+        boost_mhz=1590,
+        memory_mhz=5001,
+        degrees_per_w=0.6,
+        prefill_efficiency=0.40,
+        vision_efficiency=0.38,
+        decode_efficiency=0.70,
     ),
 }
 
@@ -116,8 +169,28 @@ class SimulatedTelemetry:
         self._temperature = 30 + gpu.degrees_per_w * gpu.idle_w
         self._energy_mj = 0.0
         self._past: deque[tuple[int, int, Activity]] = deque()
-        self._listed = False
+        self._told: list[GpuProcess] = []
         self._begun = False
+        self._effects = Effects()
+        self.rested_ns = 0
+        """Since the GPU last had something to do."""
+
+    def suffer(self, effects: Effects) -> None:
+        """From now on these faults hold."""
+        self._effects = effects
+
+    @property
+    def foreign_memory(self) -> int:
+        """Bytes that others hold."""
+        foreign = self._effects.foreign
+        return 0 if foreign is None else int(foreign.memory_gib * 2**30)
+
+    def clock_share(self, activity: Activity) -> float:
+        """The share of its boost clock that the GPU keeps in this activity: what throttling and the limit leave."""
+        effects, gpu = self._effects, self._gpu
+        wanted = gpu.idle_w + (gpu.limit_w - gpu.idle_w) * activity.power
+        # Power goes with the square of the clock, about: the voltage falls with it.
+        return effects.clock * min(1.0, math.sqrt(effects.power * gpu.limit_w / wanted))
 
     def _begin(self, t: int) -> None:
         self._begun = True
@@ -140,6 +213,7 @@ class SimulatedTelemetry:
         """From ``start`` to ``end`` (ns) the present activity went on."""
         if not self._begun:
             self._begin(start)
+        self.rested_ns = self.rested_ns + end - start if self.activity is IDLE else 0
         while self._due is not None and self._due <= end:
             self._integrate(start, self._due)
             self._sample(self._due)
@@ -151,7 +225,11 @@ class SimulatedTelemetry:
             return
         activity, gpu, span = self.activity, self._gpu, end - start
         self._past.append((start, end, activity))
-        target = gpu.idle_w + (gpu.limit_w - gpu.idle_w) * activity.power
+        share = activity.power
+        if self._effects.foreign is not None:
+            share += 0.5 * self._effects.foreign.percent / 100 * (1 - share)
+        target = min(gpu.idle_w + (gpu.limit_w - gpu.idle_w) * share, self._effects.power * gpu.limit_w)
+        target *= self._effects.clock**2 if activity.busy else 1.0
         left = math.exp(-span / POWER_LAG_NS)
         # The lag solved exactly, so that the energy does not depend on how finely time was cut.
         self._energy_mj += (target * span + (self._power - target) * POWER_LAG_NS * (1 - left)) * 1e-6
@@ -161,32 +239,61 @@ class SimulatedTelemetry:
 
     def _sample(self, t: int) -> None:
         busy, memory = self._window(t)
-        gpu = self._gpu
-        clock = gpu.boost_mhz if busy > 0 else gpu.idle_mhz
-        if busy > 0:  # Boost steps down as the board nears its power limit.
-            clock -= 15 * round(6 * max(0.0, self._power / gpu.limit_w - 0.7) / 0.3)
-        processes = None
-        if self.worker_memory and not self._listed:
-            self._listed = True
-            processes = [GpuProcess(self._pid, self.worker_memory)]
+        gpu, effects = self._gpu, self._effects
+        used, processes = self.memory_used, [GpuProcess(self._pid, self.worker_memory)] if self.worker_memory else []
+        if foreign := effects.foreign:
+            share = foreign.percent / 100
+            busy, memory = busy + share * (1 - busy), memory + 0.5 * share * (1 - memory)
+            used += self.foreign_memory
+            if foreign.listed:
+                processes.append(GpuProcess(FOREIGN_PID, self.foreign_memory))
         self._write(
             GpuSample(
                 t=t,
                 gpu=0,
-                memory_used=self.memory_used,
+                memory_used=min(used, gpu.memory),
                 utilization=round(100 * busy),
                 memory_utilization=round(100 * memory),
                 power_mw=round(self._power * 1000 * (1 + self._random.gauss(0, 0.004))),
-                power_limit_mw=round(gpu.limit_w * 1000),
+                power_limit_mw=round(effects.power * gpu.limit_w * 1000),
                 energy_mj=round(self._energy_mj),
-                temperature_c=round(self._temperature),
-                sm_clock_mhz=clock,
+                temperature_c=self._heat(),
+                sm_clock_mhz=self._clock_mhz(busy),
                 memory_clock_mhz=gpu.memory_mhz,
-                throttle=0 if busy > 0 else NVML_GPU_IDLE,
-                processes=processes,
+                throttle=self._throttle(busy),
+                processes=processes if self._news(processes) else None,
                 worker_memory=self.worker_memory or None,
             )
         )
+        if effects.load is not None:
+            cores = os.cpu_count() or 1
+            self._write(HostSample(t=t, cpu=min(100.0, 100 * effects.load), load=effects.load * cores, worker_cpu=90.0))
+
+    def _clock_mhz(self, busy: float) -> int:
+        gpu = self._gpu
+        if busy == 0:
+            return gpu.idle_mhz
+        # Boost steps down as the board nears its power limit.
+        clock = gpu.boost_mhz - 15 * round(6 * max(0.0, self._power / gpu.limit_w - 0.7) / 0.3)
+        return 15 * round(clock * self.clock_share(self.activity) / 15)
+
+    def _throttle(self, busy: float) -> int:
+        """NVML's reasons."""
+        if busy == 0:
+            return NVML_GPU_IDLE
+        capped = self.clock_share(self.activity) < self._effects.clock
+        return self._effects.throttle | (NVML_POWER_CAP if capped else 0)
+
+    def _heat(self) -> int:
+        hot = self._effects.throttle & (0x20 | 0x40)
+        return round(max(self._temperature, SLOWDOWN_C) if hot else self._temperature)
+
+    def _news(self, processes: list[GpuProcess]) -> bool:
+        """Whether the list is to be told: other processes than the last time, whatever each of them holds."""
+        if [process.pid for process in processes] == [process.pid for process in self._told]:
+            return False
+        self._told = processes
+        return True
 
     def _window(self, t: int) -> tuple[float, float]:
         """Shares of the driver's window before ``t`` in which a kernel ran and memory was used."""

@@ -4,14 +4,14 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from llava_tui.events import GpuAbsent, GpuDevice, GpuSample
 from llava_tui.pipelines.base import LLAVA_STAGES, LOAD_STAGES, PipelineError
-from llava_tui.pipelines.simulated import (
+from llava_tui.pipelines.simulated import SimulatedPipeline
+from llava_tui.pipelines.simulated_cost import (
     WEIGHTS_BYTES,
-    SimulatedPipeline,
     decode_cost,
     prefill_cost,
     projector_cost,
@@ -75,6 +75,7 @@ def test_costs_are_those_of_the_architecture():
     st.sampled_from(sorted(GPUS)), st.integers(1, 6), st.integers(1, 4), st.integers(1, 40), st.integers(0, 2**31 - 1)
 )
 def test_never_faster_than_the_roofline(gpu, frames, batch, new_tokens, seed):
+    assume(gpu != "t4" or frames * batch <= 3)  # it holds no more
     made = Bench(simulated_gpu=gpu)
     made.load()
     result, of, spans = made.run(frames, batch, new_tokens, seed)
