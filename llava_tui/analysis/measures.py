@@ -194,7 +194,15 @@ class Measures:
 
 
 def measures(view: View, case: str) -> Measures:
-    """The measured runs of ``case`` (:data:`ALL_CASES`: of every case) that had ended well by ``view.t``."""
+    """The measured runs of ``case`` (:data:`ALL_CASES`: of every case) that had ended well by ``view.t``. Kept with the
+    view: the table, trust, and fits of a case are made of the same values."""
+    kept: dict[str, Measures] = view.__dict__.setdefault("_measures", {})
+    if case not in kept:
+        kept[case] = _measures(view, case)
+    return kept[case]
+
+
+def _measures(view: View, case: str) -> Measures:
     wanted = view.runs.where(kind="measured", outcome="ok")
     if case != ALL_CASES:
         wanted &= view.runs.where(case=case)

@@ -152,20 +152,22 @@ def _interval(finite: Floats, ordered: Floats, confidence: float) -> tuple[float
 
 
 def _dependence(values: Floats, ordered: Floats) -> float:
-    """Lag-1 autocorrelation of the values' ranks, 0 where it is negative, its bias in small samples made good."""
+    """Lag-1 autocorrelation of the values' ranks, 0 where it is negative, its bias in small samples made good: what is
+    found is on average r − (1 + 4 r)/n (Marriott & Pope, Biometrika 41, 1954)."""
     n = values.size
     if n <= 1000:
         position = np.searchsorted(ordered, values) - (n - 1) / 2
     else:  # Signs are cheaper, and many of them tell as much.
         position = np.sign(values - ordered[n // 2])
     position = position - position.mean()
-    total = float(position @ position)
+    # Not by BLAS: its threads cost a hundred times what so small a product does.
+    total = float(np.einsum("i,i->", position, position))
     if total == 0:
         return 0.0
-    r = float(position[1:] @ position[:-1]) / total
+    r = float(np.einsum("i,i->", position[1:], position[:-1])) / total
     if n > 1000:
         r = math.sin(math.pi / 2 * r)
-    return min(max(r + (1 + 3 * r) / n, 0.0), 0.6)
+    return min(max((r + 1 / n) / (1 - 4 / n), 0.0), 0.6)
 
 
 def outliers(values: Floats) -> NDArray[np.bool_]:
