@@ -1,0 +1,209 @@
+"""What the statistics are worth, on simulated measurements whose truth is known. Seeds are fixed.
+
+Run with ``python benchmarks/verdicts.py`` (about a minute; ``--runs 0`` leaves out the two large sessions). Exits 1 if
+a figure is missed that is not known to be.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import NormalDist
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from llava_tui import events
+from llava_tui.analysis.comparison import Side, compare
+from llava_tui.analysis.statistics import median_interval
+from llava_tui.analysis.verdict import decide, holm, paired
+from llava_tui.session.timeline import Timeline
+
+Floats = NDArray[np.float64]
+SIZES = (6, 10, 20, 50)
+FAMILY = 3
+"""Steps that are asked together."""
+
+
+# --- coverage --------------------------------------------------------------------------------------------------------
+
+
+def iid(chance: np.random.Generator, n: int) -> Floats:
+    return chance.normal(0, 1, n)
+
+
+def spiky(chance: np.random.Generator, n: int) -> Floats:
+    return chance.normal(0, 1, n) + np.where(chance.random(n) < 0.05, 40.0, 0.0)
+
+
+def autoregressive(chance: np.random.Generator, n: int) -> Floats:
+    values = chance.normal(0, 1, n)
+    for i in range(1, n):
+        values[i] = 0.3 * values[i - 1] + np.sqrt(1 - 0.3**2) * values[i]
+    return values
+
+
+NOISES: tuple[tuple[str, Callable[[np.random.Generator, int], Floats], float], ...] = (
+    ("iid", iid, 0.0),
+    # 5 % of the values are far above all others: the median is a quantile of the rest.
+    ("5 % spikes", spiky, NormalDist().inv_cdf(0.5 / 0.95)),
+    ("AR(0.3)", autoregressive, 0.0),
+)
+SHORT = {("AR(0.3)", 6)}
+"""Where the interval is known to cover less: it reaches from the least to the greatest value already."""
+
+
+def coverage(trials: int) -> bool:
+    print(f"\n95 % interval of the median: how often it covers the truth, {trials} trials (wanted: 93 … 98 %)")
+    print(f"  {'noise':<12}" + "".join(f"{f'n = {n}':>10}" for n in SIZES))
+    good = True
+    for name, noise, truth in NOISES:
+        cells = []
+        for n in SIZES:
+            chance = np.random.default_rng([1, n])
+            found = [median_interval(noise(chance, n)) for _ in range(trials)]
+            covered = float(np.mean([one is not None and one[0] <= truth <= one[1] for one in found]))
+            inside = 0.93 <= covered <= 0.98
+            good &= inside or (name, n) in SHORT
+            cells.append(f"{100 * covered:.1f} %" + ("" if inside else " ✗"))
+        print(f"  {name:<12}" + "".join(f"{cell:>10}" for cell in cells))
+    print("  ✗ at n = 6 with AR(0.3): known; the interval is the whole range already (a session asks for ten rounds)")
+    return good
+
+
+# --- false alarms and power ------------------------------------------------------------------------------------------
+
+
+def session(chance: np.random.Generator, effect: float, rounds: int, interleaved: bool) -> tuple[Floats, Floats]:
+    """A and B: 2 % drift over the session, 0.5 % noise, 5 % spikes of 20 to 100 %."""
+    drift = np.linspace(0, 0.02, 2 * rounds)
+    if interleaved:
+        drift = drift.reshape(rounds, 2)
+        drift = np.take_along_axis(drift, np.argsort(chance.random((rounds, 2)), axis=1), axis=1)
+    else:
+        drift = drift.reshape(2, rounds).T
+    took = (1 + drift) * np.exp(chance.normal(0, 0.005, (rounds, 2)))
+    took *= np.where(chance.random((rounds, 2)) < 0.05, 1 + chance.uniform(0.2, 1, (rounds, 2)), 1)
+    return took[:, 0], took[:, 1] * (1 + effect)
+
+
+def by_verdict(pairs: list[tuple[Floats, Floats]]) -> list[str]:
+    """The rule of the program: paired log ratios, bootstrap interval, threshold, Holm over the steps."""
+    estimates = [one for one in (paired(a, b) for a, b in pairs) if one is not None]
+    adjusted = holm([one.p for one in estimates])
+    return [decide(one, p, len(estimates)).verdict for one, p in zip(estimates, adjusted, strict=True)]
+
+
+def by_welch(pairs: list[tuple[Floats, Floats]]) -> list[str]:
+    from scipy.stats import ttest_ind
+
+    return ["slower" if ttest_ind(a, b, equal_var=False).pvalue < 0.05 else "same" for a, b in pairs]
+
+
+def by_bars(pairs: list[tuple[Floats, Floats]]) -> list[str]:
+    """What people do by eye: mean ± std that do not overlap."""
+    return ["slower" if abs(a.mean() - b.mean()) > a.std(ddof=1) + b.std(ddof=1) else "same" for a, b in pairs]
+
+
+def verdicts(trials: int) -> bool:
+    print(f"\nClaims (FASTER or SLOWER), 2 % drift and 5 % spikes, N = 20, {trials} trials of {FAMILY} steps")
+    print(f"  {'':<26}{'A/A':>10}{'0.3 %':>10}{'2 %':>10}{'A/A, A then B':>16}")
+    figures: dict[str, list[float]] = {}
+    for name, rule in (
+        ("paired verdict, Holm", by_verdict),
+        ("Welch p < .05", by_welch),
+        ("mean ± std apart", by_bars),
+    ):
+        shares = []
+        for effect, interleaved in ((0.0, True), (0.003, True), (0.02, True), (0.0, False)):
+            chance = np.random.default_rng(2)
+            found = [
+                verdict
+                for _ in range(trials)
+                for verdict in rule([session(chance, effect, 20, interleaved) for _ in range(FAMILY)])
+            ]
+            shares.append(float(np.mean([verdict in ("faster", "slower") for verdict in found])))
+        figures[name] = shares
+        print(f"  {name:<26}" + "".join(f"{100 * x:>8.1f} %" for x in shares[:3]) + f"{100 * shares[3]:>14.1f} %")
+    ours = figures["paired verdict, Holm"]
+    print(
+        "  wanted of the first line:     ≤ 2 %     ≤ 2 %    ≥ 95 %   (the last column shows why cases are interleaved)"
+    )
+    return ours[0] <= 0.02 and ours[1] <= 0.02 and ours[2] >= 0.95
+
+
+# --- two large sessions ----------------------------------------------------------------------------------------------
+
+STAGES = [
+    *("frames", "frames.decode_frames", "encode", "encode.preprocess", "encode.h2d", "encode.vision_tower"),
+    *("encode.projector", "generate", "generate.prefill", "generate.decode", "generate.detokenize"),
+]
+
+
+def large(path: Path, runs: int, tokens: int, seed: int) -> None:
+    """A session of that many runs of one case."""
+    chance = np.random.default_rng(seed)
+    header = events.Header(
+        schema=events.SCHEMA, id=path.name, created="2026-01-01T00:00:00+00:00", t0=0, wall0=0, provenance="simulated",
+        pipeline="simulated", model="m", plan={},
+        host=events.HostFacts(hostname="h", os="o", cpu="c", cores=1, memory=1),
+    )  # fmt: skip
+    path.mkdir()
+    (path / "session.json").write_bytes(msgspec.json.encode(header))
+    encode = msgspec.json.Encoder().encode
+    with open(path / "events.jsonl", "wb") as file:
+        tree = [events.StageInfo(stage, stage) for stage in STAGES]
+        case = events.Case("f4-b1-n16", {"frames": 4, "batch": 1, "new_tokens": tokens})
+        for event in (events.StageTree(t=1, stages=tree), events.Schedule(t=2, cases=[case], rounds=runs, runs=runs)):
+            file.write(encode(event) + b"\n")
+        took = (chance.lognormal(17, 0.01, (runs, len(STAGES)))).astype(int).tolist()
+        times = [200_000_000 + 30_000_000 * index for index in range(tokens)]
+        for run in range(runs):
+            t = 10 + run * 1_000_000_000
+            file.write(encode(events.RunStart(t=t, run=run + 1, kind="measured", case=case.id, round=run)) + b"\n")
+            end = events.RunEnd(
+                t=t + 900_000_000, run=run + 1, outcome="ok", start=t, wall=sum(took[run]), stages=STAGES,
+                starts=[0] * len(STAGES), durations=took[run], token_times=[x + took[run][0] // 1000 for x in times],
+                token_ids=[list(range(tokens))], frames=4, prompt_tokens=2400, image_tokens=2304,
+            )  # fmt: skip
+            file.write(encode(end) + b"\n")
+
+
+def speed(runs: int, tokens: int) -> bool:
+    with tempfile.TemporaryDirectory() as folder:
+        sides, opened = [], 0.0
+        for number in range(2):
+            path = Path(folder) / f"s{number}"
+            large(path, runs, tokens, number)
+            begun = time.process_time()
+            sides.append(Side(path.name, (Timeline.open(path).now(),)))
+            opened += time.process_time() - begun
+        begun = time.process_time()
+        found = compare(sides)
+        took = time.process_time() - begun
+    print(f"\ncompare of two sessions of {runs:,} runs ({tokens} tokens each): {took:.2f} s (wanted: < 2 s)")
+    print(f"  reading both from disk before that: {opened:.2f} s; {len(found[0].rows)} rows, {found[0].verdict}")
+    return took < 2.0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--trials", type=int, default=400, help="of verdicts; coverage takes ten times as many")
+    parser.add_argument("--runs", type=int, default=100_000, help="of each large session; 0: none")
+    parser.add_argument("--tokens", type=int, default=16, help="of each of those runs")
+    options = parser.parse_args()
+    good = coverage(10 * options.trials)
+    good &= verdicts(options.trials)
+    if options.runs:
+        good &= speed(options.runs, options.tokens)
+    print("\nall figures met" if good else "\na figure was missed")
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,130 @@
+"""What each step and stage takes beside time: memory by the allocator's peaks, energy by the board's counter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from llava_tui.analysis.measures import Measures, measures
+from llava_tui.analysis.statistics import Floats, Summary, summarize
+from llava_tui.session.timeline import View
+
+WINDOWS = 8
+"""Telemetry samples a step, at least, before energy is told apart."""
+TELLING = 0.2
+"""Standard error of a step's energy, relative, above which it is not told."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageFootprint:
+    """One step or stage of a case, over its measured runs."""
+
+    path: str
+    title: str
+    allocated: Summary
+    """Peak of what tensors held, bytes."""
+    reserved: Summary
+    """Peak of what the allocator held, bytes."""
+    energy: float | None
+    """Of the whole board, J a run; of steps only. ``None`` where it cannot be told: no counter, too few samples, or
+    steps that always come in the same mixture within a sample."""
+    energy_error: float | None
+    """Standard error of it, J."""
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """Memory and energy of a case's measured runs."""
+
+    case: str
+    rows: tuple[StageFootprint, ...]
+    rss: Summary
+    """The worker's resident memory at each run's end, bytes."""
+    energy: float | None
+    """Of the whole board over a run, J: median over the runs that were long enough for the counter."""
+
+
+def footprint(view: View, case: str) -> Footprint:
+    """Of ``case`` (or :data:`~llava_tui.analysis.measures.ALL_CASES`)."""
+    of = measures(view, case)
+    energies = step_energies(of)
+    titles = {info.path: info.title for info in view.tree}
+    rows = []
+    for path in of.paths:
+        energy, error = energies.get(path, (None, None))
+        allocated, reserved = (summarize(of.stage(path, column)) for column in ("allocated", "reserved"))
+        rows.append(StageFootprint(path, titles[path], allocated, reserved, energy, error))
+    return Footprint(case, tuple(rows), summarize(of.column("rss")), run_energy(of))
+
+
+def _counter(of: Measures) -> tuple[Floats, Floats]:
+    """Times (ns) and the energy counters' readings (J) at them, of all GPUs together; empty without a counter."""
+    samples = of.view.samples
+    joules = np.asarray(samples["energy_mj"], dtype=np.float64) / 1e3
+    t, gpu = np.asarray(samples["t"], dtype=np.float64), np.asarray(samples["gpu"])
+    gpus = [index for index in np.unique(gpu) if np.isfinite(joules[gpu == index]).any()]
+    if not gpus:
+        return np.empty(0), np.empty(0)
+    times = t[(gpu == gpus[0]) & np.isfinite(joules)]
+    total = np.zeros(times.size)
+    for index in gpus:
+        own = (gpu == index) & np.isfinite(joules)
+        total += np.interp(times, t[own], joules[own])
+    return times, total
+
+
+def run_energy(of: Measures) -> float | None:
+    """Median energy a run, J, of runs of at least :data:`WINDOWS` samples; ``None`` where there are none."""
+    times, joules = _counter(of)
+    if times.size < WINDOWS:
+        return None
+    ends = of.starts + of.wall
+    long = (of.wall > WINDOWS * float(np.median(np.diff(times)))) & (of.starts >= times[0]) & (ends <= times[-1])
+    if not long.any():
+        return None
+    return float(np.median(np.interp(ends[long], times, joules) - np.interp(of.starts[long], times, joules)))
+
+
+def step_energies(of: Measures) -> dict[str, tuple[float, float]]:
+    """Energy a run and its standard error, J, by step, as far as it can be told.
+
+    One reading says nothing of a step shorter than the time between two. But over many runs the samples fall on the
+    steps differently each time: what the counter rose by between two samples is the sum, over steps, of the step's
+    power times the time that was spent in it. Least squares over all of them gives each step's power.
+    """
+    times, joules = _counter(of)
+    if not of.n or times.size < WINDOWS * (len(of.steps) + 1):
+        return {}
+    spent, steps = [], []
+    for step in of.steps:
+        begun, took = of.stage(step, "start"), of.stages[step]
+        known = np.isfinite(begun) & np.isfinite(took) & (took > 0)
+        if known.any():
+            steps.append(step)
+            spent.append(np.diff(_time_in(begun[known], took[known], times)) / 1e9)
+    between = np.diff(times) / 1e9
+    inside = np.diff(_time_in(of.starts.astype(np.float64), of.wall, times)) / 1e9 > 0.5 * between
+    spent.append(between - sum(spent, np.zeros(between.size)))  # in none of them
+    matrix = np.stack(spent, axis=1)[inside]
+    rose = np.diff(joules)[inside]
+    if not steps or len(rose) < WINDOWS * matrix.shape[1] or np.linalg.matrix_rank(matrix, tol=1e-6) < matrix.shape[1]:
+        return {}
+    power, *_ = np.linalg.lstsq(matrix, rose, rcond=None)
+    rest = rose - matrix @ power
+    variance = float(rest @ rest) / (len(rose) - len(power))
+    errors = np.sqrt(variance * np.diag(np.linalg.inv(matrix.T @ matrix)))
+    told = {}
+    for step, watts, error in zip(steps, power[:-1], errors[:-1], strict=True):
+        seconds = float(np.nanmedian(of.stages[step])) / 1e9
+        if watts > 0 and error < TELLING * watts:
+            told[step] = float(watts * seconds), float(error * seconds)
+    return told
+
+
+def _time_in(begun: Floats, took: Floats, times: Floats) -> Floats:
+    """How much of the spans (in order, apart from each other) had passed by each of ``times``, ns."""
+    edges = np.stack([begun, begun + took], axis=1).ravel()
+    passed = np.repeat(np.concatenate([[0.0], np.cumsum(took)]), 2)[1:-1]
+    inside: Floats = np.interp(times, edges, passed)
+    return inside
