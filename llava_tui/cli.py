@@ -102,7 +102,9 @@ def demo(
     """A small genuine LLaVA, built on this machine, on a synthesised video: no download, no GPU."""
     from llava_tui.plan import from_dict
 
-    plan = from_dict({"frames": [1, 2, 4], "rounds": rounds, "name": "demo", "new_tokens": [32]})
+    # A first look: nothing that keeps one waiting for the first figures.
+    quick = {"warmup": 1, "self_test": False}
+    plan = from_dict({"frames": [1, 2, 4], "rounds": rounds, "name": "demo", "new_tokens": [32], **quick})
     _start(ctx, plan, headless or json_, json_, fps, ascii_, low_bandwidth)
 
 
@@ -122,8 +124,27 @@ def demo(
 @click.option("--dtype", help="auto, float32, bfloat16 or float16.")
 @click.option("--attention", help="auto, eager, sdpa, flash_attention_2, …")
 @click.option("--device", help="auto, cpu, cuda, cuda:1, …")
-@click.option("--rounds", type=int, help="Measured rounds; each runs every case once, in random order.")
-@click.option("--warmup", type=int, help="Warm-up runs a case, kept out of the statistics.")
+@click.option(
+    "--rounds",
+    metavar="N|auto",
+    help="Measured rounds; each runs every case once, in random order. auto: until every step's median is known to "
+    "within 1 %, 10 to 50 of them. [default: auto]",
+)
+@click.option("--time-limit", "time_limit_s", type=float, metavar="SECONDS", help="No round begins after that long.")
+@click.option(
+    "--warmup",
+    metavar="N|auto",
+    help="Warm-up runs a case, kept out of the statistics. auto: until three agree within 2 %. [default: auto]",
+)
+@click.option(
+    "--self-test/--no-self-test", default=None, help="Find out first what measuring costs. [default: self-test]"
+)
+@click.option(
+    "--cool-down/--no-cool-down",
+    default=None,
+    help="Take runs back in which a GPU throttled or got 5 °C warmer than in round 1. [default: cool-down]",
+)
+@click.option("--profile", is_flag=True, default=None, help="One more run, under torch's profiler.")
 @click.option("--seed", type=int)
 @click.option("--name")
 @click.option("--tag", "tags", multiple=True)

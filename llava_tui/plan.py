@@ -63,9 +63,24 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     attention: str = "auto"
     device: str = "auto"
     """``auto`` (CUDA or another accelerator where there is one, else cpu), or a torch device string."""
-    rounds: int = 5
-    warmup: int = 1
-    """Runs of each case after the cold start, kept and marked, out of the statistics."""
+    rounds: int | Literal["auto"] = "auto"
+    """``auto``: until the median of every step is known to within ``delta``, 10 to ``max_rounds`` of them."""
+    max_rounds: int = 50
+    """Of ``rounds = "auto"``."""
+    delta: float = 0.01
+    """``rounds = "auto"``: how far a step's 95 % interval may reach from its median; twice that under 10 ms."""
+    time_limit_s: float | None = None
+    """No round begins after this many seconds of measuring, whatever ``rounds`` says."""
+    warmup: int | Literal["auto"] = "auto"
+    """Runs of each case after the cold start, kept and marked, out of the statistics. ``auto``: until the last three
+    agree within 2 %, 3 to 20 of them."""
+    self_test: bool = True
+    """Whether to find out first what measuring costs: five pairs of a bare and an instrumented run."""
+    cool_down: bool = True
+    """Whether to take a run back that a GPU throttled in or got 5 °C warmer than in round 1, let it rest and try again;
+    three times a session at most."""
+    profile: bool = False
+    """One more run at the end, under torch's profiler and outside all statistics."""
     seed: int = 0
     name: str = ""
     tags: tuple[str, ...] = ()
@@ -109,10 +124,18 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
                     raise PlanError(f"{axis}: {value} is outside {least}…{most}")
             if len(set(values)) != len(values):
                 raise PlanError(f"{axis}: {_join(values)} names a value twice; each case runs once a round anyway")
-        if self.rounds < 1:
-            raise PlanError(f"rounds: {self.rounds} measures nothing; give 1 or more")
-        if self.warmup < 0:
+        if self.rounds != "auto" and self.rounds < 1:
+            raise PlanError(f"rounds: {self.rounds} measures nothing; give 1 or more, or auto")
+        if not 10 <= self.max_rounds <= 100_000:
+            raise PlanError(f"max_rounds: {self.max_rounds} is outside 10…100000; give a smaller number as rounds")
+        if not 0.0001 <= self.delta <= 0.5:
+            raise PlanError(f"delta: {self.delta:g} is outside 0.0001…0.5; 0.01 is ±1 %")
+        if self.time_limit_s is not None and not self.time_limit_s > 0:
+            raise PlanError(f"time_limit_s: {self.time_limit_s:g} leaves no time to measure; give seconds above 0")
+        if self.warmup != "auto" and self.warmup < 0:
             raise PlanError(f"warmup: {self.warmup} is below 0; 0 means no warm-up runs")
+        if self.profile and self.pipeline == "simulated":
+            raise PlanError("profile: a simulation has no operators to look at; leave it out")
         if not 0 < self.sample_hz <= 100:
             raise PlanError(f"sample_hz: {self.sample_hz:g} is outside 0…100 Hz; NVML itself refreshes at 1 to 6 Hz")
         if not (0 <= self.time_scale <= 1000):
@@ -163,6 +186,9 @@ def from_dict(values: dict[str, Any]) -> Plan:
     for field in AXES:
         if field in values:
             values[field] = _axis(field, values[field])
+    for field in ("rounds", "warmup"):
+        if field in values:
+            values[field] = _count(field, values[field])
     if isinstance(values.get("faults"), (list, tuple)):
         try:
             values["faults"] = [parse(fault) if isinstance(fault, str) else fault for fault in values["faults"]]
@@ -219,6 +245,16 @@ def _axis(field: str, value: Any) -> Any:
         except ValueError:
             raise PlanError(f"{field}: {value!r} is no list of whole numbers; write it like 1,2,4") from None
     return value if isinstance(value, (list, tuple)) else [value]
+
+
+def _count(field: str, value: Any) -> Any:
+    """A number of runs, or ``auto``; text as a command line gives it."""
+    if not isinstance(value, str) or value == "auto":
+        return value
+    try:
+        return int(value)
+    except ValueError:
+        raise PlanError(f"{field}: {value!r} is neither a whole number nor auto") from None
 
 
 def _choice(field: str, value: str, choices: tuple[str, ...]) -> None:

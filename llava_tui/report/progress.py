@@ -12,7 +12,7 @@ import click
 
 from llava_tui import units
 from llava_tui.events import FINAL_STATES
-from llava_tui.report import overview
+from llava_tui.report import facts, overview
 from llava_tui.session import control, store
 from llava_tui.session.reader import safe_text
 from llava_tui.session.timeline import Timeline, View
@@ -28,7 +28,7 @@ class Lines:
     def __init__(self, timeline: Timeline, say: Callable[[str], None]) -> None:
         self._timeline = timeline
         self._say = say
-        self._states = self._runs = self._log = 0
+        self._states = self._runs = self._log = self._facts = 0
 
     def update(self) -> None:
         view = self._timeline.now()
@@ -38,7 +38,10 @@ class Lines:
         marks = {"info": "", "warning": "warning: ", "error": "error: "}
         news += [(row["t"], marks[row["level"]] + row["text"]) for row in log if row["level"] in marks]
         news += [(int(view.runs["t"][index]), _run_line(view, index)) for index in range(self._runs, view.runs.n)]
+        told = zip(view.facts["t"][self._facts :], view.facts["event"][self._facts :], strict=True)
+        news += [(int(t), text) for t, fact in told if (text := facts.sentence(fact))]
         self._states, self._log, self._runs = view.states.n, view.log.n, view.runs.n
+        self._facts = view.facts.n
         for t, text in sorted(news, key=lambda line: line[0]):
             self._say(f"{units.clock(t - self._timeline.start)}  {text}")
 
@@ -46,7 +49,8 @@ class Lines:
 def _run_line(view: View, index: int) -> str:
     row = view.runs.row(index)
     schedule = view.schedule
-    of = f"/{schedule.runs}" if schedule is not None and row["kind"] != "load" else ""
+    most = "≤" if schedule is not None and schedule.open else ""
+    of = f"/{most}{schedule.runs}" if schedule is not None and row["kind"] != "load" else ""
     what = "load" if row["kind"] == "load" else f"run {row['run']}{of}  {row['kind']:<11} {row['case']}"
     if row["outcome"] != "ok":
         return f"{what}  {row['outcome']}: {safe_text(row['reason'])}"

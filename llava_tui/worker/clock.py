@@ -27,6 +27,9 @@ class Clock(Protocol):
     def wait(self, seconds: float) -> None:
         """Lets that much real time pass: for the worker's pauses, never inside a run."""
 
+    def rest(self, seconds: float) -> None:
+        """Lets that much of the session's own time pass, for a device to cool."""
+
     def start_run(self) -> int:
         """A run begins: the device is idle, its axis is laid on the host's. Returns now."""
 
@@ -53,6 +56,9 @@ class HostClock:
         return time.monotonic_ns()
 
     def wait(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def rest(self, seconds: float) -> None:
         time.sleep(seconds)
 
     def start_run(self) -> int:
@@ -235,6 +241,10 @@ class SimulatedClock:
         time.sleep(seconds)
         self._step(int(seconds * 1e9 / (self._scale or 1)))
         self._real, self._paced = time.monotonic_ns(), self._now
+
+    def rest(self, seconds: float) -> None:
+        """Simulated time, at the clock's pace."""
+        self.advance(int(seconds * 1e9))
 
     def start_run(self) -> int:
         return self._now

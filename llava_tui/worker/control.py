@@ -22,6 +22,8 @@ POLL_NS = 20_000_000
 SWITCH_S = 0.0005
 MOST_ROUNDS = 100_000
 
+LAST_RUN = "the profiled run has begun: nothing is measured after it"
+
 Reply = tuple[bool, str]
 
 
@@ -140,6 +142,8 @@ class Control:
         case, problem = self._case(command)
         if problem:
             return False, problem
+        if self._schedule.over:
+            return False, LAST_RUN
         self._schedule.repeat(case)
         return True, f"{case}: one run more"
 
@@ -148,8 +152,11 @@ class Control:
             return False, f"rounds: {command.rounds} is outside 1…{MOST_ROUNDS}"
         if all(case.id in self._schedule.skipped for case in self._schedule.active):
             return False, "every case is left out; there is nothing to run more rounds of"
+        if self._schedule.over:
+            return False, LAST_RUN
         self._schedule.extend(command.rounds)
-        return True, f"{command.rounds} more rounds: {self._schedule.rounds} in all"
+        most = "at most " if self._schedule.open_ended else ""
+        return True, f"{command.rounds} more rounds: {most}{self._schedule.rounds} in all"
 
     def _case(self, command: Command) -> tuple[str, str]:
         """The case that is meant, or why there is none."""

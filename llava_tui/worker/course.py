@@ -1,4 +1,4 @@
-"""The course of a session: load, preflight, cold start, warm-up and cross-check, rounds, close.
+"""The course of a session: load, preflight, cold start, warm-up and cross-check, self-test, rounds, close.
 
 Everything that happens becomes an event; everything that goes wrong ends a run, a case or the session with its reason,
 and keeps what came before.
@@ -10,34 +10,44 @@ import contextlib
 import logging
 import os
 import threading
+import time
 import traceback
 from collections.abc import Callable
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Protocol
 
 import msgspec
-import psutil
 
-from llava_tui.events import RunEnd, RunStart, StageTree, StateChange
-from llava_tui.pipelines.base import LOAD_STAGES, Cancelled, Pipeline, PipelineError, Probe, RunResult
-from llava_tui.plan import Case, Plan
+from llava_tui.events import RunEnd, RunStart, SelfTest, StageTree, StateChange
+from llava_tui.pipelines.base import LOAD_STAGES, Pipeline, PipelineError
+from llava_tui.plan import Plan
 from llava_tui.session.reader import safe_text
+from llava_tui.worker import preflight, selftest
 from llava_tui.worker.clock import BlindDeviceClock, Clock
 from llava_tui.worker.control import Control, LoadWatch
-from llava_tui.worker.memory import allocator_peaks, is_out_of_memory, release
-from llava_tui.worker.recorder import Recorder, SilentProbe, Spans
-from llava_tui.worker.schedule import Planned, Schedule, inputs_of, item_name, run_seed
+from llava_tui.worker.cooling import Cooling
+from llava_tui.worker.journal import Journal
+from llava_tui.worker.outcome import REASON_LIMIT, failure, named
+from llava_tui.worker.recorder import Recorder
+from llava_tui.worker.runs import Runs
+from llava_tui.worker.schedule import Planned, Schedule
 from llava_tui.worker.sink import EventSink, StreamLost
 from llava_tui.worker.summary import Summary
+from llava_tui.worker.vitals import Vitals
 
 log = logging.getLogger(__name__)
 
 PAUSE_S = 0.02
-STATES = {"cold": "cold", "warm-up": "warming up", "cross-check": "warming up", "measured": "measuring"}
-REASON_LIMIT = 500
-
-
-class Untrusted(Exception):
-    """A run whose figures would not mean what they say (it encoded twice, its tokens differ from generate()'s)."""
+TELEMETRY_WAIT_S = 1.0
+"""How long preflight waits for the first reading; loading a model takes longer by far."""
+STATES = {
+    "cold": "cold",
+    "warm-up": "warming up",
+    "cross-check": "warming up",
+    "self-test": "self-test",
+    "measured": "measuring",
+    "profile": "profiling",
+}
 
 
 class Telemetry(Protocol):
@@ -57,6 +67,7 @@ class Course:
     """One session, from the lock to its closing event. :meth:`run` does it all and returns the exit code.
 
     ``open_pipeline`` is called when control is heard already; it may raise :class:`PipelineError` or ``ImportError``.
+    ``vitals`` are the readings of whoever watches the machine, ``folder`` takes what does not go into a stream.
     """
 
     def __init__(
@@ -69,28 +80,41 @@ class Course:
         schedule: Schedule,
         telemetry: Telemetry,
         end_process: Callable[[int], None] = os._exit,
+        vitals: Vitals | None = None,
+        folder: Path | None = None,
     ) -> None:
-        self.state = ""
-        self.reason = ""
-        self.summary = Summary()
+        self._journal = journal = Journal(sink, clock, schedule)
+        cooling = Cooling(vitals, clock) if vitals is not None and plan.cool_down else None
+        self._runs = Runs(plan, journal, control, schedule, cooling, folder)
         self._plan = plan
         self._open_pipeline = open_pipeline
         self._pipeline: Pipeline | None = None
         self._sink = sink
-        self._clock = clock
         self._control = control
         self._schedule = schedule
         self._telemetry = telemetry
         self._end_process = end_process
-        self._run = 0
-        self._run_start = 0
-        self._loading = False
+        self._vitals = vitals
+        self._loading = 0
+        self._loaded_from = 0
         self._last_word = threading.Lock()
-        self._device = "cpu"
-        self._recorder: Recorder | None = None
-        self._own_ids: dict[str, list[list[int]]] = {}
-        self._untrusted: dict[str, str] = {}
-        self._process = psutil.Process()
+        self._ended = False
+        self._enter, self._write, self._now = journal.enter, journal.write, journal.now
+
+    @property
+    def state(self) -> str:
+        """The state that the session is in."""
+        return self._journal.state
+
+    @property
+    def reason(self) -> str:
+        """Why it is in that state."""
+        return self._journal.reason
+
+    @property
+    def summary(self) -> Summary:
+        """Of the runs so far."""
+        return self._runs.summary
 
     def run(self) -> int:
         """Runs the session to its end, whatever that is. Returns 0 for closed and stopped, 3 for failed."""
@@ -116,7 +140,7 @@ class Course:
             self._enter(final, reason)
             self._sink.sync()
         except StreamLost as lost:  # The last word itself did not fit; into the reserve it does.
-            self.state, final = "", "failed"
+            self._journal.state, final = "", "failed"
             self._enter(final, str(lost))
         return 3 if final == "failed" else 0
 
@@ -134,27 +158,44 @@ class Course:
                 return "failed", problem
             self._enter("preflight")
             self._preflight(pipeline)
-        while not self._control.ending:
+        while True:
             self._telemetry.watch()
             self._sink.require()
             self._wait_while_paused()
-            if self._control.ending or (planned := self._schedule.take()) is None:
-                break
+            planned = None if self._control.ending else self._schedule.take(self._now())
+            self._conclude(planned)
+            if planned is None:
+                return self._verdict()
             self._enter(STATES[planned.kind])
-            self._execute(pipeline, planned)
-        return self._verdict()
+            self._runs.execute(pipeline, planned)
+
+    def _conclude(self, planned: Planned | None) -> None:
+        """Says what is over when that run comes next."""
+        self._journal.tell_rule()
+        kind = planned.kind if planned is not None else ""
+        if kind != "self-test" and (test := self._runs.self_test()) is not None:
+            self._write(test)
+            if warning := selftest.words(test):
+                log.warning("%s", warning)
+        if kind in ("", "profile") and not self._ended:
+            self._ended = True
+            self._write(self._schedule.ended(self._now(), self._stopped()))
+
+    def _stopped(self) -> str:
+        """Why the session ends before its time; "" where it does not."""
+        return self._control.stop_now or (self._control.stop if self._schedule.left() else "")
 
     def _verdict(self) -> tuple[str, str]:
         dropped = self._schedule.dropped
-        if self._control.stop_now or (self._control.stop and self._schedule.left()):
-            return "stopped", self._control.stop_now or self._control.stop
-        if self._untrusted:
-            return "failed", _named(self._untrusted)
+        if stopped := self._stopped():
+            return "stopped", stopped
+        if self._runs.untrusted:
+            return "failed", named(self._runs.untrusted)
         if len(dropped) == len(self._schedule.cases):
-            return "failed", _named(dropped)
+            return "failed", named(dropped)
         return (
             "closed",
-            f"{len(dropped)} of {len(self._schedule.cases)} cases failed: {_named(dropped)}" if dropped else "",
+            f"{len(dropped)} of {len(self._schedule.cases)} cases failed: {named(dropped)}" if dropped else "",
         )
 
     # --- loading -----------------------------------------------------------------------------------------------------
@@ -163,33 +204,32 @@ class Course:
         """Run 0. Returns why it failed, or ""."""
         self._enter("loading")
         self._write(StageTree(t=self._now(), stages=[*LOAD_STAGES, *pipeline.stages]))
-        recorder = Recorder(LOAD_STAGES, self._clock, lambda: None, self._sink.write)
+        recorder = Recorder(LOAD_STAGES, self._journal.clock, lambda: None, self._write)
         with self._last_word:
             self._write(RunStart(t=self._now(), run=0, kind="load"))
-            self._run_start = self._now()
-            self._loading = True
+            self._loading = self._now()
         recorder.start(0)
         try:
             facts = pipeline.load(recorder)
         except StreamLost:
             raise
         except Exception as error:  # noqa: BLE001 - a model may fail to load in any way
-            outcome, reason = self._failure(error)
+            outcome, reason = failure(error, self._control.stop_now)
         else:
             outcome, reason = "ok", ""
         with self._last_word:
-            self._loading = False
-            self._end(outcome, reason, recorder.finish())
+            self._loading = 0
+            spans = recorder.finish()
+            self._runs.end(outcome, reason, spans)
         if reason:
             return reason
+        onto_device = spans.starts[spans.stages.index("load.device")]
+        self._loaded_from = spans.start + (spans.wall if onto_device is None else onto_device)
         self._write(msgspec.structs.replace(facts, t=self._now()))
-        self._device = facts.device
-        self._clock = self._clock.on(facts.device)
-        if isinstance(self._clock, BlindDeviceClock):
+        self._journal.clock = self._journal.clock.on(facts.device)
+        if isinstance(self._journal.clock, BlindDeviceClock):
             log.warning("%s has no timed events: device stages cannot be told apart", facts.device)
-        peaks = allocator_peaks(facts.device)
-        write, check = self._sink.write, self._check
-        self._recorder = Recorder(pipeline.stages, self._clock, check, write, pipeline.detokenize, peaks)
+        self._runs.loaded(pipeline, facts.device)
         return ""
 
     def _stop_while_loading(self) -> None:
@@ -198,8 +238,7 @@ class Course:
         reason = self._control.stop_now
         with self._last_word, contextlib.suppress(StreamLost):
             now = self._now()
-            if self._loading:
-                start = self._run_start
+            if start := self._loading:
                 self._write(RunEnd(t=now, run=0, outcome="cancelled", reason=reason, start=start, wall=now - start))
             self._write(StateChange(t=now, state="stopped", reason=reason))
             self._sink.sync()
@@ -211,188 +250,26 @@ class Course:
                 log.error("%s is left out: %s", case.id, problem)
                 self._schedule.drop(case.id, problem)
         if self._schedule.dropped:
-            self._write(self._schedule.event(self._now()))
-        load, cores = os.getloadavg()[0], os.cpu_count() or 1
-        if load > cores and self._plan.pipeline != "simulated":
-            log.warning("load average is %.1f on %d cores: something else runs here, times will vary", load, cores)
-
-    # --- runs --------------------------------------------------------------------------------------------------------
-
-    def _execute(self, pipeline: Pipeline, planned: Planned) -> None:
-        self._run += 1
-        run, case = self._run, planned.case
-        inputs = inputs_of(self._plan, planned)
-        seed = run_seed(self._plan, run)
-        self._control.current = case.id
-        self._write(
-            RunStart(
-                t=self._now(),
-                run=run,
-                kind=planned.kind,
-                case=case.id,
-                round=planned.round,
-                seed=seed,
-                item=item_name(inputs),
-            )
-        )
-        if planned.kind == "cross-check":
-            self._measure(planned, lambda probe: self._cross_check(pipeline, case, inputs, seed), timed=False)
-        else:
-            self._measure(planned, lambda probe: pipeline.run(case, inputs, seed, probe))
-
-    def _measure(self, planned: Planned, run: Callable[[Probe], RunResult], timed: bool = True) -> None:
-        """One run: its spans where it is timed, its outcome, and what follows from that for its case."""
-        recorder, case, result = self._recorder, planned.case, None
-        assert recorder is not None
-        recorder.start(self._run)
-        self._run_start = self._now()
-        try:
-            result = run(recorder)
-            self._trust(case, result)
-            outcome, reason = "ok", ""
-        except StreamLost as lost:
-            self._end("failed", str(lost))
-            raise
-        except Exception as error:  # noqa: BLE001 - libraries raise what they like; each ends its run, none the session
-            outcome, reason = self._failure(error)
-        try:
-            spans = recorder.finish()
-        except Exception as error:  # noqa: BLE001 - the device itself may be lost
-            spans = None
-            outcome, reason = self._failure(error)
-        if spans is not None and not timed:
-            spans = Spans(spans.start, spans.wall, [], [], [], [])
-        self._end(outcome, reason, spans, result, planned)
-        if outcome == "ok":
-            if planned.kind == "cold":
-                self._schedule.cold_started()
-            if result is not None and case.id not in self._own_ids:
-                self._own_ids[case.id] = result.token_ids
-        elif outcome != "cancelled":
-            log.error("%s takes no further part: %s", case.id, reason)
-            self._schedule.drop(case.id, reason)
-            self._write(self._schedule.event(self._now()))
-            release(self._device)
-
-    def _trust(self, case: Case, result: RunResult) -> None:
-        if result.vision_calls not in (None, 1):
-            reason = f"the vision tower ran {result.vision_calls} times in one run: step 3 would contain step 2 again"
-            self._untrusted[case.id] = reason
-            raise Untrusted(reason)
-
-    def _cross_check(self, pipeline: Pipeline, case: Case, inputs: tuple[str, ...], seed: int) -> RunResult:
-        """Compares the case's own tokens with those of the library's plain generate(). The result carries the
-        reference's tokens. Raises :class:`Untrusted` where they differ."""
-        probe = SilentProbe(self._check)
-        own = self._own_ids.get(case.id)
-        if own is None:
-            result = pipeline.run(case, inputs, seed, probe)
-            self._trust(case, result)
-            own = self._own_ids[case.id] = result.token_ids
-        reference = pipeline.reference(case, inputs, probe)
-        if reference is None:
-            return RunResult([], [], facts={"cross_check": "nothing to check against"})
-        if reference != own:
-            self._untrusted[case.id] = reason = _difference(own, reference)
-            raise Untrusted(reason)
-        return RunResult(reference, [], facts={"cross_check": "equal", "tokens": sum(map(len, reference))})
-
-    def _failure(self, error: Exception) -> tuple[str, str]:
-        """Outcome and reason of a run that raised. The traceback goes to worker.log: for a user it is noise."""
-        if isinstance(error, Cancelled):
-            return "cancelled", self._control.stop_now or "cancelled"
-        text = safe_text(str(error), REASON_LIMIT).strip()
-        if isinstance(error, (PipelineError, Untrusted)):
-            return "failed", text or type(error).__name__
-        traceback.print_exception(error)
-        # The frames hold the run's tensors; without this they would outlive it.
-        traceback.clear_frames(error.__traceback__)
-        if is_out_of_memory(error):
-            return "out-of-memory", "out of memory" + (f": {text}" if text else "")
-        return "failed", f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-    def _end(
-        self,
-        outcome: str,
-        reason: str,
-        spans: Spans | None = None,
-        result: RunResult | None = None,
-        planned: Planned | None = None,
-    ) -> None:
-        """The run's closing event, on the disk before anything else begins."""
-        now = self._now()
-        result = result or RunResult([], [])
-        fields: dict[str, Any] = {"start": self._run_start, "wall": now - self._run_start}
-        if spans is not None:
-            fields = {name: getattr(spans, name) for name in Spans.__slots__}
-        end = RunEnd(
-            t=now,
-            run=self._run,
-            outcome=outcome,
-            reason=reason,
-            rss=self._process.memory_info().rss,
-            token_ids=result.token_ids,
-            text=result.text,
-            frames=result.frames,
-            prompt_tokens=result.prompt_tokens,
-            image_tokens=result.image_tokens,
-            facts=result.facts,
-            **fields,
-        )
-        try:
-            self._write(end)
-            self._sink.sync()
-        except StreamLost as lost:  # The spans did not fit; that the run ended does, into the reserve.
-            self._write(
-                RunEnd(t=now, run=self._run, outcome="failed", reason=str(lost), start=end.start, wall=end.wall)
-            )
-            raise
-        self.summary.add(end, planned)
-
-    # --- small things ------------------------------------------------------------------------------------------------
-
-    def _check(self) -> None:
-        """What the probe's check does: hears control, and cuts the run short if that is asked."""
-        self._control.poll()
-        if self._control.stop_now:
-            raise Cancelled(self._control.stop_now)
+            self._journal.tell_schedule()
+        if self._vitals is not None:
+            deadline = time.monotonic() + TELEMETRY_WAIT_S
+            self._vitals.read()
+            while not self._vitals.begun and time.monotonic() < deadline:
+                time.sleep(PAUSE_S)
+                self._vitals.read()
+        simulated = self._plan.pipeline == "simulated"
+        found = preflight.inspect(self._now(), self._vitals, self._loaded_from, simulated)
+        self._write(found)
+        for warning in found.warnings:
+            log.warning("%s", warning)
+        if simulated or not self._plan.self_test:
+            why = "simulated: measuring takes no simulated time" if simulated else "left out, as asked"
+            self._write(SelfTest(t=self._now(), reason=why))
 
     def _wait_while_paused(self) -> None:
         """Between runs: hears control, and stays while the session is paused."""
         self._control.poll()
         while self._control.paused and not self._control.ending:
             self._enter("paused")
-            self._clock.wait(PAUSE_S)
+            self._journal.clock.wait(PAUSE_S)
             self._control.poll()
-
-    def _enter(self, state: str, reason: str = "") -> None:
-        if state != self.state:
-            self.state, self.reason = state, reason
-            self._write(StateChange(t=self._now(), state=state, reason=safe_text(reason, 2 * REASON_LIMIT)))
-
-    def _write(self, event: Any) -> None:
-        self._sink.write(event)
-
-    def _now(self) -> int:
-        return self._clock.now()
-
-
-def _named(reasons: dict[str, str]) -> str:
-    """Why cases failed, in one line: all of them where there are few reasons."""
-    return "; ".join(f"{case}: {reason}" for case, reason in list(reasons.items())[:3]) + (
-        f"; and {len(reasons) - 3} more" if len(reasons) > 3 else ""
-    )
-
-
-def _difference(own: list[list[int]], reference: list[list[int]]) -> str:
-    """Where two runs' tokens part, in words."""
-    start = "cross-check failed: split run and plain generate() disagree: "
-    if len(own) != len(reference):
-        return f"{start}{len(own)} sequences against {len(reference)}"
-    for sequence, (ours, theirs) in enumerate(zip(own, reference, strict=True)):
-        for place, (a, b) in enumerate(zip(ours, theirs, strict=False)):
-            if a != b:
-                return f"{start}token {place + 1} of sequence {sequence + 1} is {a} against {b}"
-        if len(ours) != len(theirs):
-            return f"{start}sequence {sequence + 1} has {len(ours)} tokens against {len(theirs)}"
-    return start + "unknown difference"

@@ -57,7 +57,7 @@ def host_facts() -> HostFacts:
         cores=os.cpu_count() or 1,
         memory=psutil.virtual_memory().total,
         container=container(),
-        governor=_read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        governor=governor(),
         boot_id=_read("/proc/sys/kernel/random/boot_id"),
     )
 
@@ -69,6 +69,11 @@ def versions(packages: tuple[str, ...]) -> dict[str, str]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found
+
+
+def governor() -> str:
+    """The CPU's frequency governor; "" where the kernel does not tell (virtual machines, most containers)."""
+    return _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
 
 def cpu_model() -> str:

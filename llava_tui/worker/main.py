@@ -28,6 +28,7 @@ from llava_tui.worker.course import Course, Telemetry
 from llava_tui.worker.facts import header
 from llava_tui.worker.schedule import Schedule
 from llava_tui.worker.sink import EventSink, LogEvents, StreamLost, loss
+from llava_tui.worker.vitals import Vitals
 
 SAMPLER_GRACE_S = 3.0
 
@@ -77,7 +78,8 @@ def record(folder: Path, plan: Plan, clock: Clock, sink: EventSink, control: Con
         telemetry, open_pipeline = _simulated(folder, plan, clock)
     else:
         telemetry, open_pipeline = Sampler(folder, plan.sample_hz), lambda: _llava(plan)
-    course = Course(plan, open_pipeline, sink, clock, control, schedule, telemetry)
+    vitals = Vitals(folder / "telemetry.jsonl")
+    course = Course(plan, open_pipeline, sink, clock, control, schedule, telemetry, vitals=vitals, folder=folder)
     code = course.run()
     try:
         write_atomically(folder / "summary.json", course.summary.document(course.state, course.reason))

@@ -36,7 +36,7 @@ class Spans:
 
 
 class SilentProbe:
-    """For runs that are not timed (cross-checks): only control is heard."""
+    """Measures nothing: only control is heard."""
 
     def __init__(self, check: Callable[[], None]) -> None:
         self.check = check
@@ -49,6 +49,23 @@ class SilentProbe:
 
     def token(self, ids: Any) -> None:
         """Nothing is kept."""
+
+
+class BareProbe(SilentProbe):
+    """Times a run as a whole and nothing within it: for cross-checks, and for what measuring is compared with."""
+
+    def __init__(self, clock: Clock, check: Callable[[], None]) -> None:
+        super().__init__(check)
+        self._clock = clock
+        self._start = 0
+
+    def start(self, run: int) -> None:
+        """The run begins."""
+        self._start = self._clock.start_run()
+
+    def finish(self) -> Spans:
+        """Waits for the device once."""
+        return Spans(self._start, self._clock.finish_run() - self._start, [], [], [], [])
 
 
 class Recorder:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import random
-from collections import deque
+from collections import Counter, defaultdict, deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
+from typing import Literal
 
 from llava_tui import events
 from llava_tui.plan import Case, Plan
+from llava_tui.worker import selftest
+from llava_tui.worker.rules import ROUNDS_LEAST, WARM_UP_LEAST, WARM_UP_MOST, Width, spread, warmed_up, widest
+
+Rule = Literal["interval", "cap", "time limit", "rounds", "stopped", "no case left"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,11 +25,16 @@ class Planned:
     kind: events.RunKind
     case: Case
     round: int | None = None
+    bare: bool = False
+    """Of a self-test: with a probe that measures nothing."""
 
 
 class Schedule:
-    """The runs of a session after loading: one cold start, then each case warmed up and cross-checked, then rounds,
-    every case once a round in the plan's order for that round."""
+    """The runs of a session after loading: one cold start, then each case warmed up and cross-checked, the self-test,
+    then rounds, every case once a round in the plan's order for that round; a profiled run at the end.
+
+    Where the plan says ``auto``, what comes next depends on what was measured: :meth:`ran` is told of every run.
+    """
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -31,16 +43,36 @@ class Schedule:
         """Cases that take no further part, and why."""
         self.skipped: set[str] = set()
         self.done = 0
-        self.rounds = plan.rounds
+        self.rounds = plan.max_rounds if plan.rounds == "auto" else plan.rounds
+        """Rounds asked for in all; with ``auto`` the most there can be."""
+        self.over = False
+        """The profiled run has begun: nothing is measured after it."""
         self._repeats = 0
-        self._next_round = plan.rounds
+        self._next_round = self.rounds
+        self._begun = 0
+        self._extra = 0
+        """Rounds that a viewer asked for: no rule takes them back."""
         self._cold_started = False
         self._cold_taken = False
+        self._warming: dict[str, list[int]] = {}
+        """Wall times of the adaptive warm-ups that go on."""
+        self._taken_warm: dict[str, int] = {}
+        self._steps: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
+        """``auto``: durations of the steps of measured runs, by case and step."""
+        self._since: int | None = None
+        self._rule: tuple[Rule, str] | None = None
+        """What ended the rounds before all of them were run."""
+        self._profiled = not plan.profile
         self._pending: deque[Planned] = deque()
+        least = WARM_UP_LEAST if plan.warmup == "auto" else plan.warmup
         for case in self.cases.values():
-            self._pending.extend(Planned("warm-up", case) for _ in range(plan.warmup))
+            self._pending.extend(Planned("warm-up", case) for _ in range(least))
             self._pending.append(Planned("cross-check", case))
-        self._ahead = deque(range(plan.rounds))
+            if plan.warmup == "auto":
+                self._warming[case.id] = []
+        self._self_test = plan.self_test and plan.pipeline != "simulated"
+        self._plan_self_test()
+        self._ahead = deque(range(self.rounds))
         """Rounds whose order is not drawn yet."""
 
     @property
@@ -48,25 +80,64 @@ class Schedule:
         """Cases that still take part."""
         return [case for case in self.cases.values() if case.id not in self.dropped]
 
-    def take(self) -> Planned | None:
+    @property
+    def self_testing(self) -> bool:
+        """Whether runs of the self-test are still to come."""
+        return any(planned.kind == "self-test" for planned in self._pending)
+
+    def take(self, now: int = 0) -> Planned | None:
         """The next run, counted as done; ``None`` at the end. Before anything else, and until one has succeeded
-        (:meth:`cold_started`), a cold start of the first case."""
-        while not self._pending and self._ahead:
+        (:meth:`cold_started`), a cold start of the first case. ``now`` (ns) is what a time limit is held against."""
+        while not self._pending and self._ahead and not self._enough(now):
             round_ = self._ahead.popleft()
             taking_part = self._taking_part()
             order = self.plan.round_order(round_)
             self._pending.extend(Planned("measured", case, round_) for case in order if case.id in taking_part)
+            self._begun += bool(self._pending)
+            self._since = now if self._since is None else self._since
+        if not self._pending and not self._profiled and (case := self._first_case()) is not None:
+            self._profiled = self.over = True
+            self._pending.append(Planned("profile", case))
         if not self._pending:
             return None
         self.done += 1
         if self._cold_started:
-            return self._pending.popleft()
+            planned = self._pending.popleft()
+            if planned.kind == "warm-up":
+                self._taken_warm[planned.case.id] = self._taken_warm.get(planned.case.id, 0) + 1
+            elif planned.kind == "self-test":
+                self._self_test = False  # Begun: it is not moved to another case any more.
+            return planned
         self._cold_taken = True
         return Planned("cold", self._pending[0].case)
 
     def cold_started(self) -> None:
         """The model has run once."""
         self._cold_started = True
+
+    def ran(self, planned: Planned, wall: int, steps: Mapping[str, int | None], t: int = 0) -> events.WarmUp | None:
+        """A run went well and took ``wall`` ns, each step what ``steps`` says. Returns the fact, told at ``t``, where
+        an adaptive warm-up is over."""
+        case = planned.case.id
+        if planned.kind == "measured" and self.plan.rounds == "auto" and self._rule is None:
+            for step, duration in steps.items():
+                if duration is not None:
+                    self._steps[case, step].append(duration)
+        if planned.kind != "warm-up" or case not in self._warming:
+            return None
+        walls = self._warming[case]
+        walls.append(wall)
+        if rule := warmed_up(walls):
+            del self._warming[case]
+            return events.WarmUp(t=t, case=case, runs=len(walls), rule=rule, spread=spread(walls))
+        if not any(one.kind == "warm-up" and one.case.id == case for one in self._pending):
+            self._pending.appendleft(Planned("warm-up", planned.case))
+        return None
+
+    def retry(self, planned: Planned) -> None:
+        """The run was taken back: once more, next; unless its case takes no part any more."""
+        if planned.case.id in self._taking_part():
+            self._pending.appendleft(planned)
 
     def drop(self, case: str, why: str) -> None:
         """The case can take no further part (refused, failed)."""
@@ -90,18 +161,20 @@ class Schedule:
         self._next_round += 1
 
     def extend(self, rounds: int) -> None:
-        """That many more rounds of every case that takes part."""
+        """That many more rounds of every case that takes part, whatever rule ends the others."""
         self.rounds += rounds
+        self._extra += rounds
         self._ahead.extend(range(self._next_round, self._next_round + rounds))
         self._next_round += rounds
 
     def left(self) -> int:
-        """Runs that are still to come."""
-        return len(self._pending) + len(self._ahead) * len(self._taking_part())
+        """Runs that are still to come; the most there can be where a rule may end them earlier."""
+        taking_part = self._taking_part()
+        profile = 0 if self._profiled or self._first_case() is None else 1
+        return len(self._pending) + self._warm_ups_left() + len(self._ahead) * len(taking_part) + profile
 
     def event(self, t: int) -> events.Schedule:
         """The schedule as it stands."""
-        rule = _count(self.rounds, "round") + (f" and {_count(self._repeats, 'repeat')}" if self._repeats else "")
         left = self.left()
         cold = 1 if left and not self._cold_started and not self._cold_taken else 0
         return events.Schedule(
@@ -109,14 +182,112 @@ class Schedule:
             cases=[events.Case(case.id, case.values()) for case in self.active],
             rounds=self._next_round,
             runs=self.done + cold + left,
-            rule=rule,
+            rule=self.rule,
+            open=bool(self._warm_ups_left()) or self.open_ended,
         )
+
+    @property
+    def open_ended(self) -> bool:
+        """Whether a rule may end the rounds before all of them were run."""
+        may = self.plan.time_limit_s is not None or (self.plan.rounds == "auto" and self._rule is None)
+        return may and bool(self._ahead)
+
+    @property
+    def rule(self) -> str:
+        """Which rule ends the rounds, in words."""
+        limit = self.plan.time_limit_s
+        if self._rule is not None:
+            told = self._rule[1]
+        elif self.plan.rounds == "auto":
+            within = f"±{self.plan.delta * 100:.3g} %"
+            told = f"auto: until every step's interval is within {within}, at most {count(self.rounds, 'round')}"
+        else:
+            told = count(self.rounds, "round")
+        told += f" and {count(self._repeats, 'repeat')}" if self._repeats else ""
+        return told + (f", {limit:g} s at most" if limit is not None and self._rule is None else "")
+
+    def ended(self, t: int, stopped: str = "") -> events.Ended:
+        """Which rule ended measuring; ``stopped`` says who, where it was none."""
+        worst = self._widest() if self.plan.rounds == "auto" else None
+        rule: Rule
+        if stopped:
+            rule, text = "stopped", stopped
+        elif self._rule is not None:
+            rule, text = self._rule
+        elif not self._taking_part():
+            rule, text = "no case left", "every case failed or was left out"
+        elif self.plan.rounds != "auto":
+            rule, text = "rounds", f"{count(self.rounds, 'round')}, as planned"
+        elif worst is None or worst.settled:  # By the last round that there may be.
+            rule, text = "interval", self._settled_text()
+        else:
+            rule, text = "cap", f"{count(self.rounds, 'round')}, the most there may be"
+        if worst is None or not math.isfinite(worst.width):
+            return events.Ended(t=t, rule=rule, text=text, rounds=self._begun)
+        where = f"{worst.step} of {worst.case}, ±{worst.width * 100:.2g} %"
+        text += f"; the widest is {where}" if worst.settled else f"; {where}, is wider than asked for"
+        return events.Ended(
+            t=t, rule=rule, text=text, rounds=self._begun, case=worst.case, step=worst.step, width=worst.width
+        )
+
+    # --- rules -------------------------------------------------------------------------------------------------------
+
+    def _enough(self, now: int) -> bool:
+        """Whether a rule ends the rounds here, between two of them; those that a viewer asked for are kept."""
+        limit = self.plan.time_limit_s
+        if limit is not None and self._since is not None and now - self._since >= limit * 1e9:
+            self._end_rounds("time limit", f"the time limit of {limit:g} s was reached", keep=0)
+        elif self.plan.rounds == "auto" and self._rule is None and self._begun >= ROUNDS_LEAST:
+            worst = self._widest()
+            if worst is None or worst.settled:
+                self._end_rounds("interval", self._settled_text(), keep=self._extra)
+        return not self._ahead
+
+    def _settled_text(self) -> str:
+        within = f"±{self.plan.delta * 100:.3g} %"
+        return f"every step's 95 % interval is within {within} after {count(self._begun, 'round')}"
+
+    def _end_rounds(self, rule: Rule, text: str, keep: int) -> None:
+        if self._rule is None or rule == "time limit":
+            self._rule = (rule, text)
+        while len(self._ahead) > keep:
+            self._ahead.pop()
+        self.rounds = self._begun + len(self._ahead)
+        if not self._repeats:  # Their numbers are taken; else the rounds to come go on where these end.
+            self._next_round = self.rounds
+
+    def _widest(self) -> Width | None:
+        taking_part = self._taking_part()
+        return widest({key: values for key, values in self._steps.items() if key[0] in taking_part}, self.plan.delta)
+
+    def _warm_ups_left(self) -> int:
+        """Warm-up runs that may still be needed beyond those that are planned."""
+        planned = Counter(one.case.id for one in self._pending if one.kind == "warm-up")
+        return sum(max(0, WARM_UP_MOST - self._taken_warm.get(case, 0) - planned[case]) for case in self._warming)
+
+    # --- small things ------------------------------------------------------------------------------------------------
+
+    def _plan_self_test(self) -> None:
+        """Before the first round, on the first case that takes part."""
+        case = self._first_case()
+        if self._self_test and case is not None:
+            runs = [Planned("self-test", case, bare=bare) for bare in selftest.order()]
+            first = next((i for i, one in enumerate(self._pending) if one.kind == "measured"), len(self._pending))
+            for place, planned in enumerate(runs):
+                self._pending.insert(first + place, planned)
+
+    def _first_case(self) -> Case | None:
+        return next((case for case in self.cases.values() if case.id in self._taking_part()), None)
 
     def _taking_part(self) -> set[str]:
         return self.cases.keys() - self.dropped.keys() - self.skipped
 
     def _remove(self, case: str) -> None:
+        self._warming.pop(case, None)
+        testing = self.self_testing
         self._pending = deque(planned for planned in self._pending if planned.case.id != case)
+        if testing and not self.self_testing:
+            self._plan_self_test()
 
 
 def inputs_of(plan: Plan, planned: Planned) -> tuple[str, ...]:
@@ -139,5 +310,5 @@ def run_seed(plan: Plan, run: int) -> int:
     return random.Random(f"{plan.seed}/{run}").getrandbits(31)
 
 
-def _count(number: int, noun: str) -> str:
+def count(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else "s")

@@ -24,7 +24,7 @@ class Summary:
         if planned is None:
             return
         self._outcomes[end.outcome] += 1
-        if planned.kind != "measured" or end.outcome != "ok":
+        if (end.kind or planned.kind) != "measured" or end.outcome != "ok":
             return
         case = planned.case.id
         self._walls[case].append(end.wall)

@@ -74,14 +74,17 @@ class Live:
 @pytest.fixture
 def plan() -> Callable[..., Plan]:
     def make(**values: Any) -> Plan:
-        return from_dict({"pipeline": "simulated", "time_scale": 0, "new_tokens": [16], "frames": [1], **values})
+        fixed = {"rounds": 5, "warmup": 1, "self_test": False, "cool_down": False}
+        small = {"pipeline": "simulated", "time_scale": 0, "new_tokens": [16], "frames": [1]}
+        return from_dict(fixed | small | values)
 
     return make
 
 
 @pytest.fixture
 def start(tmp_path: Path, plan: Callable[..., Plan]) -> Iterator[Callable[..., Live]]:
-    """Launches a worker on a plan of those values (simulated, as fast as possible); ends what is left at the end."""
+    """Launches a worker on a plan of those values (simulated, as fast as possible, counts fixed); ends what is left at
+    the end."""
     begun: list[Live] = []
 
     def make(**values: Any) -> Live:

@@ -45,6 +45,8 @@ def values(model, clip):
         "frames": [1, 2],
         "new_tokens": [8],
         "rounds": 2,
+        "warmup": 1,
+        "self_test": False,
         "device": "cpu",
         "sample_hz": 20,
     }

@@ -1,8 +1,10 @@
 """The schedule says what will run, and that is what runs, whatever is asked in between."""
 
+import random
 from collections import Counter
 
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llava_tui.plan import from_dict
@@ -12,7 +14,8 @@ CASES = ("f1-b1-n4", "f2-b1-n4", "f4-b1-n4")
 
 
 def make(rounds=3, warmup=1, **values):
-    return Schedule(from_dict({"frames": [1, 2, 4], "new_tokens": [4], "rounds": rounds, "warmup": warmup, **values}))
+    plan = {"frames": [1, 2, 4], "new_tokens": [4], "rounds": rounds, "warmup": warmup, "self_test": False}
+    return Schedule(from_dict(plan | values))
 
 
 def run_all(schedule, fails=()):
@@ -105,3 +108,132 @@ def test_seeds_differ_from_run_to_run_and_come_back_with_the_plan():
     seeds = [run_seed(plan, run) for run in range(50)]
     assert len(set(seeds)) == 50
     assert seeds == [run_seed(from_dict({"seed": 5}), run) for run in range(50)]
+
+
+# --- what depends on what was measured ----------------------------------------------------------------------------
+
+
+def run_measuring(schedule, noise, seed=0, during=lambda planned: None, now=lambda: 0):
+    """Runs it all; every run takes 100 ms with that much noise, half of it in each of two steps."""
+    numbers = random.Random(seed)
+    taken = []
+    while (planned := schedule.take(now())) is not None:
+        taken.append(planned)
+        during(planned)
+        if planned.kind == "cold":
+            schedule.cold_started()
+        wall = round(1e8 * (1 + numbers.uniform(-noise, noise)))
+        schedule.ran(planned, wall, {"encode": wall // 2, "generate": wall // 2})
+    return taken
+
+
+def kinds(taken, kind, case=None):
+    return [planned for planned in taken if planned.kind == kind and case in (None, planned.case.id)]
+
+
+@given(st.floats(0, 0.2), st.integers(0, 99), st.integers(10, 25))
+@settings(max_examples=40, deadline=None)
+def test_automatic_rounds_end_by_the_rule_that_they_name(noise, seed, most):
+    schedule = make(rounds="auto", warmup="auto", max_rounds=most)
+    promised = schedule.event(0)
+    assert promised.open
+    taken = run_measuring(schedule, noise, seed)
+    assert len(taken) <= promised.runs, "what was promised is the most there can be"
+    measured = {case: len(kinds(taken, "measured", case)) for case in CASES}
+    assert len(set(measured.values())) == 1, "whole rounds only"
+    rounds = measured[CASES[0]]
+    ended = schedule.ended(0)
+    assert (ended.rounds, 10 <= rounds <= most) == (rounds, True)
+    assert ended.rule == "interval" or rounds == most
+    assert (ended.width <= 0.01) == (ended.rule == "interval")
+    for case in CASES:
+        assert 3 <= len(kinds(taken, "warm-up", case)) <= 20
+    last = schedule.event(0)
+    assert (last.open, last.runs, last.rounds) == (False, len(taken), rounds)
+
+
+def test_quiet_cases_take_the_fewest_runs():
+    taken = run_measuring(make(rounds="auto", warmup="auto"), 0)
+    assert (len(kinds(taken, "warm-up")), len(kinds(taken, "measured"))) == (9, 30)
+
+
+def test_rounds_asked_for_are_run_whatever_the_rule_says():
+    schedule = make(rounds="auto")
+    asked = []
+
+    def during(planned):
+        if planned.round == 4 and not asked:
+            asked.append(schedule.extend(3))
+        elif planned.round == 11 and len(asked) == 1:  # After the rule was met.
+            asked.append(schedule.extend(2))
+
+    taken = run_measuring(schedule, 0, during=during)
+    rounds = {planned.round for planned in kinds(taken, "measured")}
+    assert rounds == set(range(10 + 3 + 2)), "their numbers go on where the others ended"
+    assert schedule.event(0).rounds == 15
+    assert schedule.ended(0).rule == "interval"
+    assert schedule.ended(0).text.startswith("every step's 95 % interval is within ±1 % after 10 rounds")
+
+
+def test_a_time_limit_ends_rounds_between_two_of_them():
+    clock = iter(range(0, 10**12, 10**9))  # A second passes from run to run.
+    schedule = make(rounds=100, time_limit_s=10, warmup=0)
+    assert schedule.event(0).open
+    taken = run_measuring(schedule, 0, now=lambda: next(clock))
+    assert len(kinds(taken, "measured")) == 12, "the fourth round began within the limit and is whole"
+    assert schedule.ended(0).rule == "time limit"
+    assert not schedule.event(0).open
+
+
+def test_a_case_that_is_left_out_holds_nothing_up():
+    schedule = make(rounds="auto")
+    numbers = random.Random(1)
+    while (planned := schedule.take()) is not None:
+        if planned.kind == "cold":
+            schedule.cold_started()
+        if planned.round == 3 and CASES[1] not in schedule.skipped:
+            schedule.skip(CASES[1])
+        noisy = planned.case.id == CASES[1]
+        schedule.ran(planned, 10**8, {"encode": round(10**8 * (1 + noisy * numbers.random()))})
+    assert schedule.ended(0).rule == "interval"
+    assert schedule.ended(0).rounds == 10
+
+
+def test_the_self_test_comes_before_the_rounds_and_moves_on_with_a_case_that_fails():
+    taken = run_all(make(self_test=True))
+    tests = kinds(taken, "self-test")
+    assert [planned.bare for planned in tests] == [True, False, False, True] * 2 + [True, False]
+    assert {planned.case.id for planned in tests} == {CASES[0]}
+    order = [planned.kind for planned in taken]
+    assert order[order.index("self-test") + 9 :][:2] == ["self-test", "measured"]
+    taken = run_all(make(self_test=True), fails=CASES[:1])
+    assert {planned.case.id for planned in kinds(taken, "self-test")} == {CASES[1]}
+    schedule = make(self_test=True)
+    assert schedule.event(0).runs == len(run_all(schedule))
+
+
+def test_a_self_test_is_not_begun_anew():
+    schedule = make(self_test=True)
+    taken = run_measuring(
+        schedule, 0, during=lambda planned: schedule.skip(CASES[0]) if planned.kind == "self-test" else None
+    )
+    assert len(kinds(taken, "self-test")) == 1
+
+
+def test_the_profiled_run_is_the_last():
+    schedule = make(profile=True)
+    assert schedule.event(0).runs == 17
+    taken = run_all(schedule)
+    assert [planned.kind for planned in taken[-2:]] == ["measured", "profile"]
+    assert (schedule.over, len(taken)) == (True, 17)
+
+
+@pytest.mark.parametrize("skipped", [(), CASES[:1]])
+def test_a_run_that_was_taken_back_comes_next_while_its_case_takes_part(skipped):
+    schedule = make(warmup=0)
+    run = next(planned for planned in iter(lambda: (schedule.cold_started(), schedule.take())[1], None)
+               if planned.kind == "measured" and planned.case.id == CASES[0])  # fmt: skip
+    for case in skipped:
+        schedule.skip(case)
+    schedule.retry(run)
+    assert (schedule.take() == run) is not bool(skipped)

@@ -15,6 +15,7 @@ from llava_tui.worker.control import Control
 from llava_tui.worker.course import Course
 from llava_tui.worker.schedule import Schedule
 from llava_tui.worker.sink import EventSink
+from llava_tui.worker.vitals import Vitals
 
 
 class FakePipeline:
@@ -105,7 +106,9 @@ class MemoryStream:
         return [event for event in self.events if isinstance(event, kind)]
 
 
-def make_course(folder: Path, plan: Plan, stream: MemoryStream, **faults: Any) -> tuple[Course, FakePipeline, Control]:
+def make_course(
+    folder: Path, plan: Plan, stream: MemoryStream, vitals: Vitals | None = None, **faults: Any
+) -> tuple[Course, FakePipeline, Control]:
     """A course over a fake pipeline on a clock that never sleeps."""
     clock = SimulatedClock(0)
     sink = EventSink(stream)  # type: ignore[arg-type]
@@ -116,5 +119,5 @@ def make_course(folder: Path, plan: Plan, stream: MemoryStream, **faults: Any) -
     def no_exit(code: int) -> None:
         raise AssertionError("the test's own process")
 
-    course = Course(plan, lambda: pipeline, sink, clock, control, schedule, NoTelemetry(), end_process=no_exit)
+    course = Course(plan, lambda: pipeline, sink, clock, control, schedule, NoTelemetry(), no_exit, vitals, folder)
     return course, pipeline, control

@@ -202,7 +202,7 @@ def _token_times(view: View, run: int) -> tuple[int, ...]:
 def median_wall(view: View, case: str = "", *, newest: int = 16) -> float | None:
     """Median wall time in ns of the newest timed runs (of ``case``, or of any) that went well."""
     runs = view.runs
-    mask = runs.where(outcome="ok") & ~runs.where(kind="load") & ~runs.where(kind="cross-check")
+    mask = runs.where(outcome="ok") & ~runs.where(kind=("load", "cross-check", "profile"))
     if case:
         mask &= runs.where(case=case)
     walls = np.asarray(runs["wall"])[mask][-newest:]
@@ -220,6 +220,8 @@ class Progress:
     rounds: int | None
     eta: float | None
     """ns; ``None`` where nothing can be said."""
+    open: bool = False
+    """Whether a rule may end it earlier: ``planned``, ``rounds`` and ``eta`` are then the most there can be."""
 
 
 def progress(view: View) -> Progress:
@@ -243,4 +245,6 @@ def progress(view: View) -> Progress:
         # By whole seconds, as it is shown: between two of them the heading stays as it is.
         now = view.t - view.t % 1_000_000_000
         eta = max(0.0, (planned - done) * pace - (now - int(ends[-1])))
-    return Progress(done, planned, round_, schedule.rounds if schedule is not None else None, eta)
+    if schedule is None:
+        return Progress(done, planned, round_, None, eta)
+    return Progress(done, planned, round_, schedule.rounds, eta, schedule.open)

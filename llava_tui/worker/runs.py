@@ -1,0 +1,269 @@
+"""Runs: each is begun, measured, ended on the disk, and means something for those to come."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from llava_tui.events import Profile, RunEnd, RunStart, SelfTest
+from llava_tui.pipelines.base import Cancelled, Pipeline, Probe, RunResult
+from llava_tui.plan import Case, Plan
+from llava_tui.worker import selftest
+from llava_tui.worker.control import Control
+from llava_tui.worker.cooling import Cooling
+from llava_tui.worker.journal import Journal
+from llava_tui.worker.memory import allocator_peaks, release
+from llava_tui.worker.outcome import Untrusted, difference, failure
+from llava_tui.worker.recorder import BareProbe, Recorder, Spans
+from llava_tui.worker.schedule import Planned, Schedule, inputs_of, item_name, run_seed
+from llava_tui.worker.sink import StreamLost
+from llava_tui.worker.summary import Summary
+
+log = logging.getLogger(__name__)
+
+
+class Runs:
+    """Executes what the schedule says, one run at a time."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        journal: Journal,
+        control: Control,
+        schedule: Schedule,
+        cooling: Cooling | None,
+        folder: Path | None,
+    ) -> None:
+        self.summary = Summary()
+        self.untrusted: dict[str, str] = {}
+        """Cases whose figures would not mean what they say, and why."""
+        self._plan = plan
+        self._journal = journal
+        self._control = control
+        self._schedule = schedule
+        self._cooling = cooling
+        self._folder = folder
+        self._run = 0
+        self._run_start = journal.now()
+        self._device = "cpu"
+        self._recorder: Recorder | None = None
+        self._own_ids: dict[str, list[list[int]]] = {}
+        self._pairs: tuple[str, list[int], list[int]] | None = None
+        self._process = psutil.Process()
+
+    def loaded(self, pipeline: Pipeline, device: str) -> None:
+        """The pipeline's model is on that torch device, and the journal's clock is the device's."""
+        self._device = device
+        write, clock = self._journal.write, self._journal.clock
+        self._recorder = Recorder(
+            pipeline.stages, clock, self._check, write, pipeline.detokenize, allocator_peaks(device)
+        )
+
+    def self_test(self) -> SelfTest | None:
+        """What the self-test's runs since the last call say; ``None`` where there were none."""
+        if self._pairs is None:
+            return None
+        case, bare, instrumented = self._pairs
+        self._pairs = None
+        return selftest.result(self._journal.now(), case, bare, instrumented)
+
+    def execute(self, pipeline: Pipeline, planned: Planned) -> None:
+        """One run, whatever comes of it. Raises :class:`~llava_tui.worker.sink.StreamLost`."""
+        assert self._recorder is not None, "no model is loaded"
+        self._run += 1
+        run, case, kind = self._run, planned.case, planned.kind
+        inputs = inputs_of(self._plan, planned)
+        # Within the self-test everything is the same but the measuring.
+        seed = run_seed(self._plan, 0 if kind == "self-test" else run)
+        self._control.current = case.id
+        self._journal.write(
+            RunStart(
+                t=self._journal.now(),
+                run=run,
+                kind=kind,
+                case=case.id,
+                round=planned.round,
+                seed=seed,
+                item=item_name(inputs),
+            )
+        )
+        bare = BareProbe(self._journal.clock, self._check)
+        if kind == "cross-check":
+            self._measure(planned, bare, lambda probe: self._cross_check(pipeline, case, inputs, seed, probe))
+        elif kind == "profile":
+            self._profile(pipeline, planned, inputs, seed)
+        else:
+            probe = bare if planned.bare else self._recorder
+            self._measure(planned, probe, lambda probe: pipeline.run(case, inputs, seed, probe))
+
+    def _measure(
+        self, planned: Planned, recorder: Recorder | BareProbe, run: Callable[[Probe], RunResult]
+    ) -> Spans | None:
+        """One run: its spans, its outcome, and what follows from that for its case. Returns its spans if it went
+        well."""
+        case, result = planned.case, None
+        recorder.start(self._run)
+        self._run_start = self._journal.now()
+        try:
+            result = run(recorder)
+            self._trust(case, result)
+            outcome, reason = "ok", ""
+        except StreamLost as lost:
+            self.end("failed", str(lost))
+            raise
+        except Exception as error:  # noqa: BLE001 - libraries raise what they like; each ends its run, none the session
+            outcome, reason = self._failure(error)
+        try:
+            spans = recorder.finish()
+        except Exception as error:  # noqa: BLE001 - the device itself may be lost
+            spans = None
+            outcome, reason = self._failure(error)
+        taken_back = ""
+        if outcome == "ok" and spans is not None and planned.kind == "measured" and self._cooling is not None:
+            taken_back = self._cooling.why(spans.start, planned.round)
+        self.end(outcome, reason or taken_back, spans, result, planned, "discarded" if taken_back else "")
+        if outcome != "ok" or spans is None:
+            if outcome != "cancelled" and planned.kind != "profile":
+                log.error("%s takes no further part: %s", case.id, reason)
+                self._schedule.drop(case.id, reason)
+                self._journal.tell_schedule()
+                release(self._device)
+            return None
+        if planned.kind == "cold":
+            self._schedule.cold_started()
+        if result is not None and case.id not in self._own_ids:
+            self._own_ids[case.id] = result.token_ids
+        if taken_back:
+            self._cool_down(planned, taken_back)
+        else:
+            self._follow_up(planned, spans)
+        return spans
+
+    def _follow_up(self, planned: Planned, spans: Spans) -> None:
+        """What a run that went well means for those to come."""
+        steps = {path: time for path, time in zip(spans.stages, spans.durations, strict=True) if "." not in path}
+        if warm := self._schedule.ran(planned, spans.wall, steps, self._journal.now()):
+            self._journal.write(warm)
+            self._journal.tell_schedule()
+        if planned.kind == "self-test":
+            _, bare, instrumented = self._pairs = self._pairs or (planned.case.id, [], [])
+            (bare if planned.bare else instrumented).append(spans.wall)
+
+    def _cool_down(self, planned: Planned, why: str) -> None:
+        assert self._cooling is not None
+        self._journal.enter("cooling down")
+        log.warning("run %d is taken back: %s", self._run, why)
+
+        def give_up() -> bool:
+            self._control.poll()
+            return self._control.ending or self._control.paused
+
+        self._journal.write(self._cooling.rest(self._run, why, give_up))
+        self._schedule.retry(planned)
+        self._journal.tell_schedule()
+
+    def _profile(self, pipeline: Pipeline, planned: Planned, inputs: tuple[str, ...], seed: int) -> None:
+        """One run under the profiler. Whatever goes wrong with that is said, and harms nothing else."""
+        from llava_tui.worker.microscope import Microscope
+
+        run, case = self._run, planned.case
+        # No hints: writing them would be time that the profiler sees and our marks do not.
+        recorder = Recorder(pipeline.stages, self._journal.clock, self._check)
+        problem, spans = "the run did not come to its end", None
+        try:
+            scope = Microscope(self._device)
+            with scope:
+                spans = self._measure(
+                    planned,
+                    recorder,
+                    lambda probe: pipeline.run(case, inputs, seed, scope.probe(probe, pipeline.stages)),
+                )
+            if spans is not None:
+                self._journal.write(scope.report(self._journal.now(), run, case.id, spans, self._folder))
+                return
+        except StreamLost:
+            raise
+        except Exception as error:  # noqa: BLE001 - the profiler is not ours, and the session is complete without it
+            problem = self._failure(error)[1]
+        log.warning("no profile: %s", problem)
+        self._journal.write(Profile(t=self._journal.now(), run=run, case=case.id, problem=problem))
+
+    def _trust(self, case: Case, result: RunResult) -> None:
+        if result.vision_calls not in (None, 1):
+            reason = f"the vision tower ran {result.vision_calls} times in one run: step 3 would contain step 2 again"
+            self.untrusted[case.id] = reason
+            raise Untrusted(reason)
+
+    def _cross_check(
+        self, pipeline: Pipeline, case: Case, inputs: tuple[str, ...], seed: int, probe: Probe
+    ) -> RunResult:
+        """Compares the case's own tokens with those of the library's plain generate(). The result carries the
+        reference's tokens. Raises :class:`Untrusted` where they differ."""
+        own = self._own_ids.get(case.id)
+        if own is None:
+            result = pipeline.run(case, inputs, seed, probe)
+            self._trust(case, result)
+            own = self._own_ids[case.id] = result.token_ids
+        reference = pipeline.reference(case, inputs, probe)
+        if reference is None:
+            return RunResult([], [], facts={"cross_check": "nothing to check against"})
+        if reference != own:
+            self.untrusted[case.id] = reason = difference(own, reference)
+            raise Untrusted(reason)
+        return RunResult(reference, [], facts={"cross_check": "equal", "tokens": sum(map(len, reference))})
+
+    def _failure(self, error: Exception) -> tuple[str, str]:
+        return failure(error, self._control.stop_now)
+
+    def end(
+        self,
+        outcome: str,
+        reason: str,
+        spans: Spans | None = None,
+        result: RunResult | None = None,
+        planned: Planned | None = None,
+        kind: str = "",
+    ) -> None:
+        """The run's closing event, on the disk before anything else begins."""
+        now = self._journal.now()
+        result = result or RunResult([], [])
+        fields: dict[str, Any] = {"start": self._run_start, "wall": now - self._run_start}
+        if spans is not None:
+            fields = {name: getattr(spans, name) for name in Spans.__slots__}
+        facts = result.facts
+        if planned is not None and planned.kind == "self-test":
+            facts = {**facts, "self_test": "bare" if planned.bare else "instrumented"}
+        end = RunEnd(
+            t=now,
+            run=self._run,
+            outcome=outcome,
+            kind=kind,
+            reason=reason,
+            rss=self._process.memory_info().rss,
+            token_ids=result.token_ids,
+            text=result.text,
+            frames=result.frames,
+            prompt_tokens=result.prompt_tokens,
+            image_tokens=result.image_tokens,
+            facts=facts,
+            **fields,
+        )
+        try:
+            self._journal.write(end)
+            self._journal.sink.sync()
+        except StreamLost as lost:  # The spans did not fit; that the run ended does, into the reserve.
+            self._journal.write(
+                RunEnd(t=now, run=self._run, outcome="failed", reason=str(lost), start=end.start, wall=end.wall)
+            )
+            raise
+        self.summary.add(end, planned)
+
+    def _check(self) -> None:
+        """What the probe's check does: hears control, and cuts the run short if that is asked."""
+        self._control.poll()
+        if self._control.stop_now:
+            raise Cancelled(self._control.stop_now)
