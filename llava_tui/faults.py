@@ -108,12 +108,6 @@ class EarlyStop(Fault, frozen=True, tag="early-stop"):
     percent: float = 5.0
 
 
-class Overhead(Fault, frozen=True, tag="overhead"):
-    """Measuring makes a run that much slower."""
-
-    percent: float = 4.0
-
-
 class OutOfMemory(
     Fault, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, tag="out-of-memory"
 ):
@@ -152,7 +146,6 @@ AnyFault = (
     | Tokens
     | Gap
     | EarlyStop
-    | Overhead
     | OutOfMemory
     | Hang
     | Crash

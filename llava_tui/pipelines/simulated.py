@@ -37,7 +37,6 @@ from llava_tui.pipelines.simulated_cost import (
 from llava_tui.pipelines.simulated_faults import Effects, FaultCourse
 from llava_tui.pipelines.simulated_gpu import GPUS, IDLE, Activity, SimulatedTelemetry
 from llava_tui.plan import DEMO, Case, Plan
-from llava_tui.worker.recorder import SilentProbe
 
 MODEL = "llava-1.5-7b"
 TEMPLATE_TOKENS = 14
@@ -302,19 +301,17 @@ class SimulatedPipeline:
         if self._cold:
             ns += COLD_NS.get(path, 0)
         if self._effects.names:
-            ns *= self._slowed(work, path, probe)
+            ns *= self._slowed(work, path)
         self.telemetry.activity = work
         try:
             self._clock.advance(round(ns), probe.check)
         finally:
             self.telemetry.activity = IDLE
 
-    def _slowed(self, work: Activity, path: str, probe: Probe) -> float:
+    def _slowed(self, work: Activity, path: str) -> float:
         """What the faults make of a stage's time: a factor."""
         effects = self._effects
         factor = effects.time
-        if effects.overhead != 1 and not isinstance(probe, SilentProbe):
-            factor *= effects.overhead
         if not work.busy:
             return factor * effects.host
         factor *= effects.device

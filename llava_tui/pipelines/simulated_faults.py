@@ -20,7 +20,6 @@ from llava_tui.faults import (
     Hang,
     Load,
     OutOfMemory,
-    Overhead,
     PowerCap,
     SlowStart,
     Spikes,
@@ -57,8 +56,6 @@ class Effects:
     """Share of the new tokens that come."""
     seen: float = 1.0
     """Share of prefill after which its clock stops."""
-    overhead: float = 1.0
-    """Of a run that is measured."""
     out_of_memory: bool = False
     hang: Hang | None = None
     crash: Crash | None = None
@@ -136,8 +133,6 @@ class FaultCourse:
                 effects.gap = fault.percent / 100
             case EarlyStop():
                 effects.seen = fault.percent / 100
-            case Overhead():
-                effects.overhead *= 1 + fault.percent / 100
             case OutOfMemory():
                 effects.out_of_memory = self._run == fault.run
                 return effects.out_of_memory

@@ -1,0 +1,137 @@
+"""What the machine did while a case was measured: samples within its runs, and who else was there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llava_tui import events
+from llava_tui.analysis.measures import Measures
+from llava_tui.analysis.statistics import Floats
+from llava_tui.session.timeline import View
+
+Ints = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Watched:
+    """The samples of the GPUs that the case ran on, and of the host, taken within its measured runs."""
+
+    measures: Measures
+
+    @property
+    def view(self) -> View:
+        return self.measures.view
+
+    @cached_property
+    def gpus(self) -> list[int]:
+        """The GPUs that the model was on: those that held the worker's memory, or the one that its device names. Empty
+        where it ran on none."""
+        model, samples = self.view.model, self.view.samples
+        if model is None or model.device.split(":")[0] in ("cpu", "meta", ""):
+            return []
+        seen = np.asarray(samples["gpu"])
+        held = np.unique(seen[np.asarray(samples["worker_memory"]) > 0])
+        if held.size:
+            return [int(gpu) for gpu in held]
+        known = sorted({int(gpu) for gpu in np.unique(seen)})
+        number = model.device.partition(":")[2]
+        return [int(number)] if number.isdigit() and int(number) in known else known[:1]
+
+    @cached_property
+    def _rows(self) -> Ints:
+        samples = self.view.samples
+        mask = self.inside(np.asarray(samples["t"])) & np.isin(np.asarray(samples["gpu"]), self.gpus)
+        return np.flatnonzero(mask)
+
+    @property
+    def n(self) -> int:
+        """How many samples of GPUs there are."""
+        return int(self._rows.size)
+
+    def column(self, name: str) -> Floats:
+        """A column of ``view.samples``, where it is known."""
+        values: Floats = np.asarray(self.view.samples[name], dtype=np.float64)[self._rows]
+        return values[np.isfinite(values)]
+
+    def inside(self, t: Ints) -> Mask:
+        """Which times lie within one of the case's measured runs."""
+        starts, walls = self.measures.starts, self.measures.wall
+        if not starts.size:
+            return np.zeros(t.size, np.bool_)
+        run = np.searchsorted(starts, t, "right") - 1
+        within: Mask = (run >= 0) & (t <= starts[run] + walls[run])
+        return within
+
+    def clocks(self) -> tuple[str, Floats]:
+        """SM clocks in the device stage that takes longest, whose path comes with them: a clock that differs between
+        stages is the work's own, one that differs within a stage is the machine's."""
+        paths = [info.path for info in self.view.tree if info.side == "device" and info.path in self.measures.paths]
+        longest = max(paths, key=lambda path: float(np.nan_to_num(self.measures.stage(path)).sum()), default="")
+        if not longest or not self.n:
+            return longest, np.zeros(0)
+        starts, spans = self.measures.stage(longest, "start"), self.measures.stage(longest)
+        known = np.isfinite(starts) & np.isfinite(spans)
+        starts, ends = starts[known], (starts + spans)[known]
+        t = np.asarray(self.view.samples["t"])[self._rows]
+        run = np.searchsorted(starts, t, "right") - 1
+        values = np.asarray(self.view.samples["sm_clock_mhz"], dtype=np.float64)[self._rows]
+        values = values[(run >= 0) & (t <= ends[run])] if starts.size else values[:0]
+        return longest, values[np.isfinite(values)]
+
+    def foreign(self) -> list[events.GpuProcess]:
+        """Processes of others that computed on those GPUs while the case was measured; each once, with the most memory
+        it was seen to hold. Where our own number is not in the list (containers), those that were there before the
+        model was, and those that came after its first run."""
+        own, table = self.view.header.pid, self.view.processes
+        if not table.n or not self.measures.n:
+            return []
+        first, last = int(self.measures.starts[0]), int(self.measures.starts[-1] + self.measures.wall[-1])
+        times, gpus = np.asarray(table["t"]), np.asarray(table["gpu"])
+        lists = table["processes"]
+        found: dict[int, events.GpuProcess] = {}
+        for gpu in self.gpus:
+            rows = np.flatnonzero(gpus == gpu)
+            during = rows[(times[rows] <= last) & (np.append(times[rows][1:], last + 1) > first)]
+            told = any(process.pid == own for row in rows for process in lists[row])
+            ours = {own} if told else self._perhaps_ours(rows, gpu)
+            for process in (process for row in during for process in lists[row]):
+                if process.pid not in ours:
+                    before = found.get(process.pid)
+                    if before is None or (process.memory or 0) > (before.memory or 0):
+                        found[process.pid] = process
+        return list(found.values())
+
+    def _perhaps_ours(self, rows: Ints, gpu: int) -> set[int]:
+        runs, table = self.view.runs, self.view.processes
+        early = np.asarray(runs["t"])[runs.where(kind=("load", "cold"))]
+        until = int(early.max()) if early.size else 0
+        seen = {process.pid for row in rows if table["t"][row] <= until for process in table["processes"][row]}
+        preflight = self.view.fact(events.Preflight)
+        states = preflight.gpus if preflight is not None else []
+        before = {process.pid for state in states if state.gpu == gpu for process in state.foreign or []}
+        return seen - before
+
+    def unclaimed(self) -> float | None:
+        """Bytes of GPU memory in use, median over the runs' samples, that neither the worker nor a listed process
+        holds; ``None`` where the worker's own share is not told."""
+        worker = np.asarray(self.view.samples["worker_memory"], dtype=np.float64)[self._rows]
+        used = np.asarray(self.view.samples["memory_used"], dtype=np.float64)[self._rows]
+        rest = (used - worker)[np.isfinite(used - worker)]
+        if not rest.size:
+            return None
+        return float(np.median(rest)) - sum(process.memory or 0 for process in self.foreign())
+
+    def foreign_load(self) -> float | None:
+        """The host's load average less what the worker itself makes, median over the runs; ``None`` where it was not
+        watched."""
+        host = self.view.host
+        rows = np.flatnonzero(self.inside(np.asarray(host["t"])))
+        load = np.asarray(host["load"], dtype=np.float64)[rows]
+        own = np.nan_to_num(np.asarray(host["worker_cpu"], dtype=np.float64)[rows]) / 100
+        known = np.isfinite(load)
+        return float(np.median((load - own)[known])) if known.any() else None
