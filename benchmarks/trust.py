@@ -44,6 +44,7 @@ TRIALS = (
     Trial("clean, 20 rounds", ""),
     Trial("clean, 50 rounds", "", plan={"rounds": 50}),
     Trial("clean, 20 rounds of 3 cases", "", plan={"frames": [1, 2, 3]}),
+    Trial("clean, all as by default", "", plan={"rounds": "auto", "warmup": "auto", "cool_down": True}),
     Trial("drift 2 % in all", "trend", ("drift=2%",)),
     Trial("spikes in 5 % of 50 runs", "outliers", ("spikes=5%",), {"rounds": 50}),
     Trial("AR(0.8) noise of 2 %", "autocorrelation", ("ar-noise=2%",), {"rounds": 50}),

@@ -24,6 +24,8 @@ NVML_POWER_CAP = 0x4
 """The one of a GPU that would need more power than it may have."""
 SLOWDOWN_C = 88
 """At which temperature a GPU throttles."""
+COOLING_C_S = 5
+"""How fast it gets cooler from there while it rests."""
 FOREIGN_PID = 5_000_000
 """Beyond any that Linux gives out."""
 
@@ -286,7 +288,8 @@ class SimulatedTelemetry:
 
     def _heat(self) -> int:
         hot = self._effects.throttle & (0x20 | 0x40)
-        return round(max(self._temperature, SLOWDOWN_C) if hot else self._temperature)
+        rested = SLOWDOWN_C - COOLING_C_S * self.rested_ns / 1e9
+        return round(max(self._temperature, rested) if hot else self._temperature)
 
     def _news(self, processes: list[GpuProcess]) -> bool:
         """Whether the list is to be told: other processes than the last time, whatever each of them holds."""

@@ -27,6 +27,7 @@ from llava_tui.worker.facts import header
 from llava_tui.worker.main import SimulatedStream
 from llava_tui.worker.schedule import Schedule
 from llava_tui.worker.sink import EventSink, LogEvents
+from llava_tui.worker.vitals import Vitals
 
 MEMORY_FOLDER = Path("/dev/shm")
 """Where sessions are written if it is there: a disk is synchronised after every run."""
@@ -83,6 +84,8 @@ def _recorded(plan: Plan, folder: Path, hang_s: float) -> Timeline:
             schedule,
             telemetry,
             end_process=die,
+            vitals=Vitals(folder / "telemetry.jsonl"),
+            folder=folder,
         )
         with _log_to(sink, clock), contextlib.suppress(Killed), contextlib.redirect_stderr(io.StringIO()):
             course.run()

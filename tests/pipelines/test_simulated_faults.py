@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 
+from llava_tui.events import CoolDown
 from llava_tui.pipelines.simulated_cost import (
     TOKENS_PER_FRAME,
     decode_cost,
@@ -197,6 +198,18 @@ def test_throttling_ends_where_the_gpu_rests():
     assert course.next(rested_ns=4 * 10**9).throttle
     assert not course.next(rested_ns=6 * 10**9).throttle
     assert not course.next().throttle, "it stays cool"
+
+
+def test_a_rest_mends_what_it_can():
+    """The worker's cool-down takes the throttled run back, and the telemetry gets cooler meanwhile."""
+    view = session("throttle=20%,cools_s=2", cool_down=True)
+    cooled = view.fact(CoolDown)
+    assert cooled is not None
+    assert cooled.attempt == 1
+    assert cooled.temperature_c < 85
+    assert {row["kind"] for row in view.runs.rows()} >= {"discarded", "measured"}
+    assert not any(int(row["throttle"]) & 0x20 for row in view.samples.rows() if row["t"] > cooled.t)
+    assert len(walls(view)) == 12
 
 
 def test_a_power_limit_is_kept_and_told():
