@@ -7,6 +7,7 @@ a figure is missed that is not known to be.
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import tempfile
 import time
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from llava_tui import events
 from llava_tui.analysis.comparison import Side, compare
 from llava_tui.analysis.statistics import median_interval
-from llava_tui.analysis.verdict import decide, holm, paired
+from llava_tui.analysis.verdict import SESSIONS, Estimate, decide, holm, paired, sessions, single
 from llava_tui.session.timeline import Timeline
 
 Floats = NDArray[np.float64]
@@ -137,6 +138,54 @@ def verdicts(trials: int) -> bool:
     return ours[0] <= 0.02 and ours[1] <= 0.02 and ours[2] >= 0.95
 
 
+# --- sessions apart --------------------------------------------------------------------------------------------------
+
+
+def apart(trials: int) -> bool:
+    """A and B from sessions of their own, which differ by 1 % among themselves whatever they run."""
+    print(
+        f"\nClaims between sessions of 10 rounds that differ by 1 % among themselves, {trials} trials of {FAMILY} steps"
+    )
+    print(f"  {'':<34}{'A/A':>10}{'2 %':>10}{'5 %':>10}{'10 %':>10}")
+    rules: tuple[tuple[str, int, float | None], ...] = (
+        ("one a side, nothing stored", 1, None),
+        ("one a side, A/A spread stored", 1, 0.01 * math.sqrt(2)),
+        ("three a side", 3, None),
+        ("ten a side", 10, None),
+    )
+    good = True
+    for name, count, spread in rules:
+        shares = []
+        for effect in (0.0, 0.02, 0.05, 0.10):
+            chance = np.random.default_rng(3)
+            found = []
+            for _ in range(trials):
+                estimates = [_between(chance, effect, count) for _ in range(FAMILY)]
+                adjusted = holm([one.p for one in estimates])
+                found += [
+                    decide(one, p, FAMILY, spread=spread).verdict for one, p in zip(estimates, adjusted, strict=True)
+                ]
+            shares.append(float(np.mean([verdict in ("faster", "slower") for verdict in found])))
+        print(f"  {name:<34}" + "".join(f"{100 * x:>8.1f} %" for x in shares))
+        good &= shares[0] <= (0.02 if spread or count > 1 else 0.1)
+    print(
+        "  wanted of A/A: ≤ 2 %; without a stored spread nobody knows what sessions differ by (`llava-tui calibrate`)"
+    )
+    return good
+
+
+def _between(chance: np.random.Generator, effect: float, count: int) -> Estimate:
+    a, b = (
+        np.exp(chance.normal(0, 0.01, (count, 1)) + chance.normal(0, 0.005, (count, 10))) * factor
+        for factor in (1.0, 1 + effect)
+    )
+    if count >= SESSIONS:
+        return sessions(*(np.log(np.median(side, axis=1)).tolist() for side in (a, b)))
+    estimate = single(a.ravel(), b.ravel())
+    assert estimate is not None
+    return estimate
+
+
 # --- two large sessions ----------------------------------------------------------------------------------------------
 
 STAGES = [
@@ -199,6 +248,7 @@ def main() -> int:
     options = parser.parse_args()
     good = coverage(10 * options.trials)
     good &= verdicts(options.trials)
+    good &= apart(options.trials)
     if options.runs:
         good &= speed(options.runs, options.tokens)
     print("\nall figures met" if good else "\na figure was missed")

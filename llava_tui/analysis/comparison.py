@@ -276,7 +276,7 @@ def _rows(
     for asked in asked_of(a[0]):
         x, y = [asked.values(of) for of in a], [asked.values(of) for of in b]
         before, after = median_of(map(median, x)), median_of(map(median, y))
-        if before is None and after is None:
+        if before is None and after is None and asked.family != "run":
             continue
         blind = asked.unit == "ns" and 0 < max(before or 0.0, after or 0.0) < RESOLVED * a[0].tick(asked.key)
         estimate = None if refused or blind else _estimate(x, y, method, pairs, asked.unit != "ns")

@@ -12,6 +12,7 @@ from recorded import MS, STAGES, record, view
 from llava_tui import events
 from llava_tui.analysis.calibration import spread_between
 from llava_tui.analysis.comparison import Comparison, Side, compare
+from llava_tui.report import comparison as report
 
 TWO = {"a": {"frames": 4, "batch": 1, "new_tokens": 4, "variant": 1}, "b": {"frames": 4, "batch": 1, "new_tokens": 4}}
 SLOW_VISION = {"b": {"encode.vision_tower": 2.0}}
@@ -145,6 +146,14 @@ def test_an_unfair_comparison_is_refused_with_its_reason(tmp_path: Path, other: 
     assert set(verdicts(one).values()) == {"not comparable"}
     assert not one.slower
     assert one.sentence.startswith("b cannot be compared with a: ")
+
+
+def test_sessions_without_any_run_are_refused_too(tmp_path: Path) -> None:
+    a, b = record(tmp_path / "a", rounds=0), record(tmp_path / "b", rounds=0)
+    one = only(compare([side(a), side(b)]))
+    assert one.reasons == ("a has no measured run of a", "b has no measured run of a")
+    for form in (report.as_text, report.as_markdown, report.as_json):
+        assert "no measured run" in form([one])
 
 
 def test_what_may_differ_is_told(tmp_path: Path) -> None:
