@@ -130,6 +130,7 @@ def demo(
     help="Measured rounds; each runs every case once, in random order. auto: until every step's median is known to "
     "within 1 %, 10 to 50 of them. [default: auto]",
 )
+@click.option("--max-rounds", type=int, help="Of --rounds auto. [default: 50]")
 @click.option("--time-limit", "time_limit_s", type=float, metavar="SECONDS", help="No round begins after that long.")
 @click.option(
     "--warmup",

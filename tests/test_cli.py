@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -32,7 +33,7 @@ def test_a_headless_run_says_what_happens_and_keeps_it(cli: Cli, sessions: Path)
     assert (done.returncode, done.stderr) == (0, "")
     assert "measuring" in done.stdout
     assert "SIMULATED" in done.stdout
-    assert done.stdout.count("measured") == 12
+    assert len(re.findall(r"  run \d+/\d+  measured ", done.stdout)) == 12
     listed = json.loads(cli("list", "--json").stdout)
     assert [(entry["status"], entry["name"], entry["provenance"]) for entry in listed] == [
         ("finished", "first", "simulated")
@@ -49,6 +50,21 @@ def test_json_is_one_document_and_nothing_else(cli: Cli) -> None:
     done = cli(*FAST, "--json")
     assert json.loads(done.stdout)["status"] == "finished"
     assert done.stderr == ""
+
+
+def test_what_ended_a_run_is_said_and_shown(cli: Cli) -> None:
+    done = cli(*SIMULATED, "--time-scale", "0", "--max-rounds", "30", "--headless")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.search(r"warm-up: f1-b1-n16: \d+ runs, steady", done.stdout)
+    assert re.search(r"ended: every step's 95 % interval is within ±1 % after \d\d rounds", done.stdout)
+    shown = json.loads(cli("show", "@latest", "--json").stdout)
+    facts = {fact["type"]: fact for fact in shown["facts"]}
+    assert set(facts) == {"preflight", "warm-up", "self-test", "ended"}
+    assert facts["ended"]["rule"] == "interval"
+    assert facts["self-test"]["reason"].startswith("simulated")
+    assert [case["n"] for case in shown["cases"]] == [facts["ended"]["rounds"]] * 2
+    text = cli("show", "@latest").stdout
+    assert f"rounds   {facts['ended']['text']}" in text
 
 
 def test_a_sessions_plan_runs_again(cli: Cli, sessions: Path, recorded: Path) -> None:
@@ -171,7 +187,6 @@ def _started(sessions: Path) -> subprocess.Popen[str]:
             "--rounds",
             "200",
             "--headless",
-            *arguments,
         ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -19,7 +19,7 @@ def sentence(fact: SessionFact) -> str:
     """One line, as it is said while a session goes on."""
     match fact:
         case Preflight():
-            return "preflight: " + "; ".join([_host(fact), *map(_gpu, fact.gpus), *_no_gpu(fact)])
+            return "preflight: " + "; ".join(filter(None, [_host(fact), *map(_gpu, fact.gpus), *_no_gpu(fact)]))
         case WarmUp():
             return "warm-up: " + _warm_up(fact)
         case SelfTest():
