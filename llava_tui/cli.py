@@ -335,6 +335,8 @@ def compare(
     click.echo(report.as_json(found) if json_ else report.as_markdown(found) if markdown else report.as_text(found))
     if fail_on and any(one.slower for one in found):
         sys.exit(1)
+    if fail_on and any(one.reasons for one in found):
+        _refuse("not comparable, so nothing is known to be slower or not")
 
 
 @main.command()

@@ -52,6 +52,9 @@ def test_sessions_and_cases_are_compared(cli: Cli, data: Path) -> None:
     assert "cannot be compared with" in refused.stdout
     assert "| whole run |" in refused.stdout
     assert "SIMULATED" in refused.stdout
+    # Nobody should take a refusal for a pass.
+    gate = cli("compare", "one:f1-b1-n8", "other:f2-b1-n8", "--fail-on", "slower")
+    assert (gate.returncode, "not comparable" in gate.stderr) == (2, True)
 
 
 def test_the_pinned_session_is_the_baseline(cli: Cli, data: Path) -> None:

@@ -407,4 +407,5 @@ def _percent(fraction: float) -> str:
 def _signed(fraction: float | None) -> str:
     if fraction is None:
         return units.UNKNOWN
-    return ("+" if fraction > 0 else "−" if fraction < 0 else "") + _percent(fraction)
+    value = round(100 * fraction, 1)
+    return ("+" if value > 0 else "−" if value < 0 else "") + _percent(value / 100)

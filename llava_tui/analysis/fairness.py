@@ -105,7 +105,7 @@ def differences(
     for of in everyone:
         other = _setting(of)
         notes += [
-            f"{key} differs: {setting[key]} against {other[key]}"
+            f"{key}: {setting[key]} against {other[key]}"
             for key in setting.keys() & other.keys()
             if setting[key] != other[key]
         ]
@@ -130,8 +130,8 @@ def _difference(key: str, a: Any, b: Any) -> str:
     if key == "stage map":
         only = [sorted(set(x) - set(y)) for x, y in ((a, b), (b, a))]
         parts = [f"only {name} has {', '.join(paths)}" for name, paths in zip("AB", only, strict=True) if paths]
-        return f"stage map differs: {'; '.join(parts) or 'another order'}"
-    return f"{key} differs: {_shown(a)} against {_shown(b)}"
+        return f"stage map: {'; '.join(parts) or 'another order'}"
+    return f"{key}: {_shown(a)} against {_shown(b)}"
 
 
 def _shown(value: Any) -> str:

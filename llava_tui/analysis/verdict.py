@@ -216,8 +216,13 @@ def decide(
     return Decision("inconclusive", _needed(estimate, worth, family), why)
 
 
+def least_single(delta: float, spread: float | None) -> float:
+    """The relative effect that a single session a side has to exceed before anything is claimed."""
+    return max(LEAST_SINGLE, delta, SPREADS * (spread or 0.0))
+
+
 def _decide_single(estimate: Estimate, adjusted_p: float, delta: float, spread: float | None) -> Decision:
-    least = max(LEAST_SINGLE, delta, SPREADS * (spread or 0.0))
+    least = least_single(delta, spread)
     of_spread = f"{SPREADS:g} × the A/A spread" if spread and SPREADS * spread >= least else f"{100 * least:.3g} %"
     effect, low, high = estimate.effect, estimate.low, estimate.high
     if low is None or high is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import msgspec
 
 from llava_tui import units
 from llava_tui.analysis.comparison import Comparison, Row
-from llava_tui.analysis.verdict import Verdict
+from llava_tui.analysis.verdict import Verdict, least_single
 
 MARKS: dict[Verdict, str] = {
     "faster": "▼ FASTER",
@@ -36,22 +37,24 @@ def _headline(one: Comparison, many: bool) -> str:
 
 def _how(one: Comparison) -> str:
     n = one.rows[0].n
-    if one.verdict == "not comparable":
-        return "not comparable"
+    if one.reasons:
+        return "NOT COMPARABLE; what was measured:"
     if one.method == "paired rounds":
-        return f"paired by round, n {n}"
+        return f"paired by round, n {n}; a claim takes ±{100 * one.delta:g} %"
     if one.method == "sessions":
-        return f"Welch over sessions, n {n} a side"
+        return f"Welch over sessions, n {n} a side; a claim takes ±{100 * one.delta:g} %"
     spread = f"A/A spread {units.percent(one.spread)}" if one.spread is not None else "no A/A spread stored"
-    return f"single session, n {n} runs, {spread}"
+    return f"single session, n {n} runs, {spread}; a claim takes ±{100 * least_single(one.delta, one.spread):.3g} %"
 
 
 def _table(one: Comparison) -> list[str]:
     title = f"A {one.a}" + (f":{one.case_a}" if one.case_a else "")
     lines = [title, f"B {one.b}" + (f":{one.case_b}" if one.case_b else "")]
-    lines.append(f"  {_how(one)}; a claim takes ±{100 * one.delta:g} %, 95 % intervals, Holm over each group of rows")
+    lines.append(f"  {_how(one)}" + ("" if one.reasons else "; Holm over each group of rows"))
     lines += [f"  not comparable: {reason}" for reason in one.reasons]
     lines += [f"  note: {note}" for note in one.notes]
+    if common := _common(one):
+        lines.append(f"  inconclusive where nothing else is said: {common}")
     width = max(len(row.title) + 2 * row.depth for row in one.rows)
     lines.append(f"  {'':<{width}}{'A':>14}{'B':>14}{'B against A':>13}  {'95 % interval':<23}verdict")
     before = one.rows[0].family
@@ -62,7 +65,7 @@ def _table(one: Comparison) -> list[str]:
         name = "  " * row.depth + row.title
         lines.append(
             f"  {name:<{width}}{_value(row, row.a):>14}{_value(row, row.b):>14}{_signed(row.effect):>13}"
-            f"  {_interval(row):<23}{_verdict(row)}".rstrip()
+            f"  {_interval(row):<23}{_verdict(row, one, common)}".rstrip()
         )
     return lines
 
@@ -75,7 +78,9 @@ def as_markdown(comparisons: Sequence[Comparison]) -> str:
     for one in comparisons:
         blocks.append(f"### {_escape(one.a)}:{one.case_a} → {_escape(one.b)}:{one.case_b}")
         notes = [*(f"- not comparable: {reason}" for reason in one.reasons), *(f"- {note}" for note in one.notes)]
-        blocks.append("\n".join(map(_escape, (f"- {_how(one)}; a claim takes ±{100 * one.delta:g} %", *notes))))
+        if common := _common(one):
+            notes.append(f"- inconclusive where nothing else is said: {common}")
+        blocks.append("\n".join(map(_escape, (f"- {_how(one)}", *notes))))
         lines = ["| | A | B | B against A | 95 % interval | verdict |", "| --- | ---: | ---: | ---: | --- | --- |"]
         for row in one.rows:
             cells = (
@@ -84,7 +89,7 @@ def as_markdown(comparisons: Sequence[Comparison]) -> str:
                 _value(row, row.b),
                 _signed(row.effect),
                 _interval(row),
-                _verdict(row),
+                _verdict(row, one, common),
             )
             lines.append(f"| {' | '.join(map(_escape, cells))} |")
         blocks.append("\n".join(lines))
@@ -118,9 +123,11 @@ def _value(row: Row, value: float | None) -> str:
 
 
 def _signed(fraction: float | None) -> str:
+    """A change in percent, one place."""
     if fraction is None:
         return units.UNKNOWN
-    return ("+" if fraction > 0 else "−" if fraction < 0 else "") + units.percent(abs(fraction))
+    value = round(100 * fraction, 1)
+    return f"{'+' if value > 0 else '−' if value < 0 else ''}{abs(value):.1f} %"
 
 
 def _interval(row: Row) -> str:
@@ -129,11 +136,25 @@ def _interval(row: Row) -> str:
     return f"{_signed(row.low)} … {_signed(row.high)}"
 
 
-def _verdict(row: Row) -> str:
+def _verdict(row: Row, one: Comparison, common: str) -> str:
     text = MARKS[row.verdict]
-    if row.verdict == "inconclusive":
-        text += f": {row.reason}" if row.reason else ""
-        text += f"; {row.needed} would decide" if row.needed else ""
+    why = _why(row, one)
+    if why and why != common:
+        text += f": {why}"
     if row.cycles is not None:
         text += f" (in cycles {_signed(row.cycles)})"
     return text
+
+
+def _why(row: Row, one: Comparison) -> str:
+    """What is said of an inconclusive row."""
+    if row.verdict != "inconclusive":
+        return ""
+    unit = "rounds" if one.method == "paired rounds" else "sessions a side"
+    return row.reason + (f"; {row.needed} {unit} would decide" if row.needed else "")
+
+
+def _common(one: Comparison) -> str:
+    """What is said of most inconclusive rows, where that is worth saying once for all."""
+    said = Counter(filter(None, (_why(row, one) for row in one.rows))).most_common(1)
+    return said[0][0] if said and said[0][1] > 2 else ""

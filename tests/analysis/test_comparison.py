@@ -125,13 +125,13 @@ WITHOUT_DECODE = {stage: typical for stage, typical in STAGES.items() if stage !
 @pytest.mark.parametrize(
     ("other", "reason"),
     [
-        ({"frames": 8}, "frames differs: 4 against 8"),
-        ({"tokens": 5}, "new tokens differs: 4 against 5"),
-        ({"model": {"dtype": "float32"}}, "dtype differs: float16 against float32"),
-        ({"model": {"digest": "e" * 64}}, "model digest differs: dddddddddddddddddddd against eeeeeeeeeeeeeeeeeeee"),
-        ({"model": {"revision": "r2"}}, "model revision differs: r1 against r2"),
-        ({"model": {"extra": {"quantization": "int4"}}}, "quantization differs: int8 against int4"),
-        ({"stages": WITHOUT_DECODE}, "stage map differs: only A has encode.preprocess"),
+        ({"frames": 8}, "frames: 4 against 8"),
+        ({"tokens": 5}, "new tokens: 4 against 5"),
+        ({"model": {"dtype": "float32"}}, "dtype: float16 against float32"),
+        ({"model": {"digest": "e" * 64}}, "model digest: dddddddddddddddddddd against eeeeeeeeeeeeeeeeeeee"),
+        ({"model": {"revision": "r2"}}, "model revision: r1 against r2"),
+        ({"model": {"extra": {"quantization": "int4"}}}, "quantization: int8 against int4"),
+        ({"stages": WITHOUT_DECODE}, "stage map: only A has encode.preprocess"),
         ({"header": {"provenance": "simulated"}}, "simulated against real: a model of hardware is no measurement"),
         ({"rounds": 0}, "b has no measured run of a"),
     ],
@@ -161,7 +161,7 @@ def test_what_may_differ_is_told(tmp_path: Path) -> None:
     b = record(tmp_path / "b", model={"attention": "eager"}, header={"provenance": "imported"})
     one = only(compare([side(a), side(b)]))
     assert one.reasons == ()
-    assert "attention differs: sdpa against eager" in one.notes
+    assert "attention: sdpa against eager" in one.notes
     assert any(note.startswith("imported against measured") for note in one.notes)
 
 
