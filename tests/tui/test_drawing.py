@@ -264,6 +264,13 @@ def test_the_heading_says_what_runs_on_what(timeline: Timeline) -> None:
     assert "clip.mp4" in line
 
 
+def test_a_wide_heading_grades_the_figures(timeline: Timeline) -> None:
+    at = LOADING + 6 * (WALL + 10 * MS)
+    assert "trust D" in lines_of("heading", timeline.at(at), 160, 1)[0], "two runs are too few"
+    assert "trust" not in lines_of("heading", timeline.at(at), 110, 1)[0]
+    assert "trust" not in lines_of("heading", timeline.at(LOADING + WALL // 2), 160, 1)[0], "nothing is measured yet"
+
+
 @pytest.mark.parametrize("width", [40, 60, 80, 120, 200])
 @pytest.mark.parametrize(("provenance", "word"), [("simulated", "SIMULATED"), ("random-weights", "RANDOM WEIGHTS")])
 def test_what_is_no_measurement_says_so_at_any_width(tmp_path: Path, width: int, provenance: str, word: str) -> None:

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 PROVENANCE = {"simulated": "SIMULATED", "random-weights": "RANDOM WEIGHTS", "imported": "IMPORTED"}
 """What is not a measurement of the named model says so wherever it is shown."""
 
+WIDE = 120
+"""From this many columns on the heading says how far the figures can be trusted."""
+REGRADE_NS = 5_000_000_000
+GRADE_STYLES = {"A": "good", "B": "good", "C": "warn"}
+
 
 def heading_key(view: View, look: Look) -> object:
     """The remaining time moves by seconds."""
@@ -33,22 +38,37 @@ def draw_heading(view: View, look: Look, width: int, height: int) -> list[Line]:
     parts.append([(clip(model_name(view), max(width // 3, 12)), "strong")])
     model_at = len(parts) - 1
     how = progress(view)
+    most = "≤" if how.open else ""
     if how.planned is not None:
-        parts.append([("run ", "dim"), (f"{how.done}/{how.planned}", TEXT)])
+        parts.append([("run ", "dim"), (f"{how.done}/{most}{how.planned}", TEXT)])
     if how.eta is not None and look.status == "running":
-        parts.append([("ETA ", "dim"), (figures.clock(how.eta), TEXT)])
+        parts.append([("ETA ", "dim"), (most + figures.clock(how.eta), TEXT)])
     if how.round is not None and how.rounds:
-        parts.append([("round ", "dim"), (f"{how.round + 1}/{how.rounds}", TEXT)])
+        parts.append([("round ", "dim"), (f"{how.round + 1}/{most}{how.rounds}", TEXT)])
     if facts := model_facts(view):
         # Beside the name, though it is the first thing to go.
         wide = [*parts[: model_at + 1], [("· " + facts, TEXT)], *parts[model_at + 1 :]]
         if sum(width_of(part) for part in wide) + 2 * len(wide) <= width:
             parts = wide
+    if width >= WIDE and (grade := trust_grade(view, look)):
+        parts.append([("trust ", "dim"), (grade, GRADE_STYLES.get(grade, "bad"))])
     for value in _case_values(view, look):
         parts.append([(value, "dim")])
     if (name := _input(view)) != model_name(view):
         parts.append([(clip(name, 24), "dim")])
     return [join(parts, 2, width)]
+
+
+def trust_grade(view: View, look: Look) -> str:
+    """The grade of the case that is shown, "" before it has one. Graded again when a run has ended, which costs some
+    milliseconds: where runs are short every :data:`REGRADE_NS` only, where there are many when a hundredth more has."""
+    from llava_tui.analysis.trust import badge
+
+    case, condition = look.case_of(view), (look.status, view.state)
+    moment = view.t // REGRADE_NS if look.brisk(view) else view.runs.n
+    runs = look.once("runs graded", (moment, condition), lambda: view.runs.n)
+    some = max(runs // 100, 1)
+    return look.once("trust", (case, runs // some, condition), lambda: badge(view, case, look.status).grade or "")
 
 
 def model_name(view: View) -> str:
