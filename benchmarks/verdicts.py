@@ -20,9 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llava_tui import events
-from llava_tui.analysis.comparison import Side, compare
+from llava_tui.analysis.comparison import Side, asked_of, compare
+from llava_tui.analysis.measures import measures
 from llava_tui.analysis.statistics import median_interval
 from llava_tui.analysis.verdict import SESSIONS, Estimate, decide, holm, paired, sessions, single
+from llava_tui.pipelines.simulated_session import simulated_session
+from llava_tui.plan import from_dict
 from llava_tui.session.timeline import Timeline
 
 Floats = NDArray[np.float64]
@@ -138,6 +141,42 @@ def verdicts(trials: int) -> bool:
     return ours[0] <= 0.02 and ours[1] <= 0.02 and ours[2] >= 0.95
 
 
+# --- the same through the simulator ----------------------------------------------------------------------------------
+
+
+def simulator(trials: int) -> bool:
+    """Every run of a simulated session made one of A or of B by a coin for each pair of neighbours: A/A interleaved,
+    with the simulator's own drift, spikes and noise; then B's times lengthened by a known effect."""
+    print(f"\nThe same from whole simulated sessions (drift=2%, spikes=5%), 20 pairs of rounds, {trials} sessions")
+    print(f"  {'claims':<26}{'A/A':>10}{'0.3 %':>10}{'2 %':>10}")
+    effects = (0.0, 0.003, 0.02)
+    claims: dict[str, dict[float, list[bool]]] = {
+        family: {effect: [] for effect in effects} for family in ("run", "step", "stage", "metric")
+    }
+    base = {"pipeline": "simulated", "simulated_gpu": "h100", "frames": [1], "new_tokens": [4], "rounds": 40}
+    base |= {"warmup": 3, "cool_down": False, "faults": ["drift=2%", "spikes=5%"]}
+    for seed in range(trials):
+        view = simulated_session(from_dict(base | {"seed": seed})).now()
+        of = measures(view, "f1-b1-n4")
+        first = np.random.default_rng([4, seed]).integers(0, 2, of.n // 2)
+        a = 2 * np.arange(of.n // 2) + first
+        b = 2 * np.arange(of.n // 2) + 1 - first
+        rows = [(asked, asked.values(of)) for asked in asked_of(of)]
+        for effect in effects:
+            for family, by_effect in claims.items():
+                times = [
+                    values if asked.unit == "ns" else 1 / values for asked, values in rows if asked.family == family
+                ]
+                found = by_verdict([(one[a], one[b] * (1 + effect)) for one in times])
+                by_effect[effect] += [verdict in ("faster", "slower") for verdict in found]
+    for family, by_effect in claims.items():
+        print(f"  {family:<26}" + "".join(f"{100 * np.mean(by_effect[effect]):>8.1f} %" for effect in effects))
+    print("  wanted of each:               ≤ 2 %     ≤ 2 %    ≥ 95 %")
+    return all(
+        np.mean(of[0.0]) <= 0.02 and np.mean(of[0.003]) <= 0.02 and np.mean(of[0.02]) >= 0.95 for of in claims.values()
+    )
+
+
 # --- sessions apart --------------------------------------------------------------------------------------------------
 
 
@@ -248,6 +287,7 @@ def main() -> int:
     options = parser.parse_args()
     good = coverage(10 * options.trials)
     good &= verdicts(options.trials)
+    good &= simulator(options.trials)
     good &= apart(options.trials)
     if options.runs:
         good &= speed(options.runs, options.tokens)
