@@ -114,11 +114,10 @@ def _origin(view: View) -> Iterator[Reason]:
         case "random-weights":
             yield Reason("random-weights", "note", "random weights: the times count, the text says nothing")
         case "imported":
-            yield Reason(
-                "imported",
-                "amber",
-                "imported: how it was warmed up and timed is as its source tells, or unknown",
-            )
+            yield Reason("imported", "amber", "imported: how it was warmed up and timed is not known")
+            log = view.log
+            for text in log["text"][log.where(source="import", level="warning")][1:]:
+                yield Reason("imported", "note", str(text))
 
 
 def _failures(view: View, case: str) -> Iterator[Reason]:
@@ -204,17 +203,15 @@ def _runs(of: Measures) -> Iterator[Reason]:
     wall, known = of.wall, summarize(of.wall)
     middle = known.median or 0.0
     if of.n < FEW:
-        some = "1 run" if of.n == 1 else f"{of.n} runs"
-        none = of.n < TOO_FEW
-        text = f"{some} measured: " + (f"below {TOO_FEW} there is no interval" if none else f"{FEW} are the least")
-        yield Reason("few", "red" if none else "amber", text + "; use --rounds auto", of.n, FEW)
+        some, none = "1 run" if of.n == 1 else f"{of.n} runs", of.n < TOO_FEW
+        why = f"below {TOO_FEW} there is no interval" if none else f"{FEW} are the least to go by"
+        text = f"{some} measured: {why}"
+        yield Reason("few", "red" if none else "amber", text, of.n, FEW)
     if of.n >= TOO_FEW:
         yield from _spread(of, known)
         yield from _order(of, known)
         yield from _precision(of)
-        if wall[0] > FIRST_RUN * middle:
-            text = f"the first measured run took {wall[0] / middle:.2f} × the median: warm up longer"
-            yield Reason("warm-up", "amber", text, float(wall[0] / middle), FIRST_RUN)
+        yield from _warm_up(of, middle)
     tokens = np.asarray(of.view.runs["new_tokens"])[of.rows]
     if of.n > 1 and tokens.min() != tokens.max():
         text = f"runs wrote {tokens.min()} to {tokens.max()} tokens: their times are not of the same work"
@@ -224,6 +221,17 @@ def _runs(of: Measures) -> Iterator[Reason]:
     if share > UNACCOUNTED:
         text = f"{percent(share)} of a run is in none of its steps: look for what runs between them"
         yield Reason("unaccounted", "amber", text, share, UNACCOUNTED)
+
+
+def _warm_up(of: Measures, middle: float) -> Iterator[Reason]:
+    first = float(of.wall[0] / middle) if middle else 0.0
+    warm = next((e for e in of.view.facts["event"] if isinstance(e, events.WarmUp) and e.case == of.case), None)
+    if first > FIRST_RUN:
+        text = f"the first measured run took {first:.2f} × the median: warm up longer"
+        yield Reason("warm-up", "amber", text, first, FIRST_RUN)
+    elif warm is not None and warm.rule == "cap":
+        text = f"{warm.runs} warm-up runs did not settle: the last three differ by {percent(warm.spread)}"
+        yield Reason("warm-up", "amber", text, warm.spread, None, {"runs": warm.runs})
 
 
 def _spread(of: Measures, known: Summary) -> Iterator[Reason]:

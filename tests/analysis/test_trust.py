@@ -157,6 +157,7 @@ class Session:
 
     def __init__(self, path: Path, device: str = "cuda:0", provenance: str = "pretrained", pid: int = 10) -> None:
         self.path = path
+        path.mkdir(exist_ok=True)
         host = events.HostFacts(hostname="h", os="o", cpu="c", cores=8, memory=1)
         write_atomically(
             path / "session.json",
@@ -287,9 +288,23 @@ def test_what_measuring_costs_is_told(tmp_path):
     assert session.badge().named("overhead").level == "amber"
 
 
+def test_a_warm_up_that_did_not_settle_is_told(tmp_path):
+    session = Session(tmp_path, device="cpu")
+    session.stream.write(events.WarmUp(t=S, case="other", runs=20, rule="cap", spread=0.2))
+    session.stream.write(events.WarmUp(t=S, case="c", runs=4, rule="steady", spread=0.01))
+    assert session.badge().grade == "A"
+    unsettled = Session(tmp_path / "2", device="cpu")
+    unsettled.stream.write(events.WarmUp(t=S, case="c", runs=20, rule="cap", spread=0.2))
+    assert "20 warm-up runs did not settle" in unsettled.badge().named("warm-up").text
+
+
 def test_imported_sessions_are_trusted_less(tmp_path):
-    trust = Session(tmp_path, device="cpu", provenance="imported").badge()
+    session = Session(tmp_path, device="cpu", provenance="imported")
+    for text in ("imported: …", "only averages are there"):
+        session.stream.write(events.Log(t=0, level="warning", source="import", text=text))
+    trust = session.badge()
     assert (trust.grade, kinds(trust)) == ("B", {"imported"})
+    assert [(reason.level, reason.text) for reason in trust.reasons][1:] == [("note", "only averages are there")]
 
 
 def test_hostile_process_lists_do_no_harm(tmp_path):

@@ -1,5 +1,6 @@
 """What is injected is what happens, the telemetry tells the same story, and the truth is exported."""
 
+import json
 import os
 import signal
 import time
@@ -303,3 +304,18 @@ def test_a_hang_hears_control(tmp_path):
     send(path, "stop-now", author="tester@here")
     assert worker.wait(30) == 0
     assert store.status(path) == "stopped"
+
+
+def test_from_the_command_line_to_the_badge(cli):
+    asked = ("run", "--pipeline", "simulated", "--time-scale", "0", "--frames", "1", "--new-tokens", "8", "--headless")
+    done = cli(*asked, "--rounds", "10", "--fault", "foreign=20%", "--fault", "gap=15%", "--simulated-gpu", "rtx-3090")
+    assert done.returncode == 0, done.stderr
+    shown = json.loads(cli("show", "@latest", "--json").stdout)
+    (case,) = shown["cases"]
+    assert {"foreign", "unaccounted"} <= {reason["kind"] for reason in case["trust"]["reasons"]}
+    text = cli("show", "@latest").stdout
+    assert f"  trust {case['trust']['grade']}\n    ! others compute on the GPU (pid {FOREIGN_PID}" in text
+    refused = cli(*asked, "--fault", "lightning")
+    assert refused.returncode == 2
+    assert "no fault 'lightning'" in refused.stderr
+    assert "Traceback" not in refused.stderr
