@@ -257,7 +257,7 @@ def asked_of(of: Measures) -> list[Asked]:
 
 
 def _of_stage(path: str) -> Callable[[Measures], Floats]:
-    return lambda of: of.stage(path)
+    return lambda of: of.stages[path] if path in of.stages else np.full(of.n, np.nan)
 
 
 def _rows(

@@ -12,6 +12,9 @@ from llava_tui.session.timeline import View
 
 WINDOWS = 8
 """Telemetry samples a step, at least, before energy is told apart."""
+SHORTEST_NS = 100e6
+"""Steps below this get no energy: the driver renews its counter every 20 to 100 ms and its power lags behind the load,
+so that what a short step is given is its neighbours'."""
 TELLING = 0.2
 """Standard error of a step's energy, relative, above which it is not told."""
 
@@ -27,8 +30,8 @@ class StageFootprint:
     reserved: Summary
     """Peak of what the allocator held, bytes."""
     energy: float | None
-    """Of the whole board, J a run; of steps only. ``None`` where it cannot be told: no counter, too few samples, or
-    steps that always come in the same mixture within a sample."""
+    """Of the whole board, J a run; of steps only. ``None`` where it cannot be told: no counter, too few samples, a step
+    shorter than :data:`SHORTEST_NS` or than the time between two samples."""
     energy_error: float | None
     """Standard error of it, J."""
 
@@ -42,7 +45,7 @@ class Footprint:
     rss: Summary
     """The worker's resident memory at each run's end, bytes."""
     energy: float | None
-    """Of the whole board over a run, J: median over the runs that were long enough for the counter."""
+    """Of the whole board, J a run: a mean."""
 
 
 def footprint(view: View, case: str) -> Footprint:
@@ -75,23 +78,26 @@ def _counter(of: Measures) -> tuple[Floats, Floats]:
 
 
 def run_energy(of: Measures) -> float | None:
-    """Median energy a run, J, of runs of at least :data:`WINDOWS` samples; ``None`` where there are none."""
+    """Mean energy a run, J: the counter's rise over all runs together, read between its samples in a straight line.
+    ``None`` for runs shorter than a sample, or too few of them to even that out."""
     times, joules = _counter(of)
-    if times.size < WINDOWS:
-        return None
     ends = of.starts + of.wall
-    long = (of.wall > WINDOWS * float(np.median(np.diff(times)))) & (of.starts >= times[0]) & (ends <= times[-1])
-    if not long.any():
+    inside = (of.starts >= times[0]) & (ends <= times[-1]) if times.size > 1 else np.zeros(of.n, np.bool_)
+    if not inside.any():
         return None
-    return float(np.median(np.interp(ends[long], times, joules) - np.interp(of.starts[long], times, joules)))
+    between = float(np.median(np.diff(times)))
+    wall = of.wall[inside]
+    if float(np.median(wall)) < max(SHORTEST_NS, between) or float(wall.sum()) < 10 * WINDOWS * between:
+        return None
+    return float(np.mean(np.interp(ends[inside], times, joules) - np.interp(of.starts[inside], times, joules)))
 
 
 def step_energies(of: Measures) -> dict[str, tuple[float, float]]:
     """Energy a run and its standard error, J, by step, as far as it can be told.
 
-    One reading says nothing of a step shorter than the time between two. But over many runs the samples fall on the
-    steps differently each time: what the counter rose by between two samples is the sum, over steps, of the step's
-    power times the time that was spent in it. Least squares over all of them gives each step's power.
+    Over many runs the samples fall on the steps differently each time: what the counter rose by between two samples is
+    the sum, over steps, of the step's power times the time that was spent in it. Least squares over all of them gives
+    each step's power, without attributing a whole reading to any.
     """
     times, joules = _counter(of)
     if not of.n or times.size < WINDOWS * (len(of.steps) + 1):
@@ -117,7 +123,7 @@ def step_energies(of: Measures) -> dict[str, tuple[float, float]]:
     told = {}
     for step, watts, error in zip(steps, power[:-1], errors[:-1], strict=True):
         seconds = float(np.nanmedian(of.stages[step])) / 1e9
-        if watts > 0 and error < TELLING * watts:
+        if seconds * 1e9 >= max(SHORTEST_NS, float(np.median(between)) * 1e9) and watts > 0 and error < TELLING * watts:
             told[step] = float(watts * seconds), float(error * seconds)
     return told
 

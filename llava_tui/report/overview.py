@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from llava_tui import units
+from llava_tui.analysis.footprint import Footprint, footprint
 from llava_tui.analysis.statistics import Summary
 from llava_tui.analysis.steps import StepRow, StepTable, case_ids, step_table
 from llava_tui.analysis.trust import Trust, badge
@@ -25,7 +26,8 @@ def as_text(info: SessionInfo, timeline: Timeline, case: str | None = None) -> s
     blocks = ["\n".join(_head(info, timeline, view))]
     for id_ in [case] if case else case_ids(view):
         table = step_table(view, id_)
-        blocks.append("\n".join(_table(table) + trust_lines(badge(view, id_, info.status))))
+        lines = _table(table) + _footprint_lines(footprint(view, id_))
+        blocks.append("\n".join(lines + trust_lines(badge(view, id_, info.status))))
     if profile := facts.profile_table(view):
         blocks.append("\n".join(profile))
     return "\n\n".join(blocks)
@@ -48,7 +50,7 @@ def as_json(info: SessionInfo, timeline: Timeline, case: str | None = None) -> s
         "schedule": view.schedule,
         "facts": list(view.facts["event"]),
         "cases": [
-            _case_json(step_table(view, id_)) | {"trust": badge(view, id_, info.status)}
+            _case_json(step_table(view, id_), footprint(view, id_)) | {"trust": badge(view, id_, info.status)}
             for id_ in ([case] if case else case_ids(view))
         ],
     }
@@ -112,6 +114,26 @@ def trust_lines(trust: Trust) -> list[str]:
     return lines + [f"    {'' if reason.level == 'note' else '! '}{reason.text}" for reason in trust.reasons]
 
 
+def _footprint_lines(of: Footprint) -> list[str]:
+    """Memory and energy, as far as they are known."""
+    lines = []
+    peaks = [(row.title, row.allocated.maximum, row.reserved.maximum) for row in of.rows if "." not in row.path]
+    told = [f"{title} {units.size(held)} of {units.size(kept)}" for title, held, kept in peaks if held is not None]
+    if told:
+        lines.append("  memory   allocated of reserved, at most: " + "   ".join(told))
+    if of.rss.median is not None:
+        lines.append(f"  worker   {units.size(of.rss.median)} resident")
+    watts = [f"{row.title} {_joules(row.energy)} ± {_joules(row.energy_error)}" for row in of.rows if row.energy]
+    if of.energy is not None or watts:
+        whole = [f"{_joules(of.energy)} a run"] if of.energy is not None else []
+        lines.append("  energy   " + "   ".join(whole + watts) + "   (the whole board)")
+    return lines
+
+
+def _joules(value: float | None) -> str:
+    return units.number(value, "J")
+
+
 def _row_text(row: StepRow) -> str:
     title = "  " * row.depth + row.title
     bar = "█" * round((row.share or 0) * BAR) if row.path != "wall" else ""
@@ -129,7 +151,7 @@ def _interval(summary: Summary) -> str:
     return units.interval(summary.low, summary.high, summary.n)
 
 
-def _case_json(table: StepTable) -> dict[str, Any]:
+def _case_json(table: StepTable, of: Footprint) -> dict[str, Any]:
     return {
         "case": table.case,
         "n": table.n,
@@ -143,15 +165,24 @@ def _case_json(table: StepTable) -> dict[str, Any]:
             {"path": row.path, "title": row.title, "share": row.share} | _summary_json(row.summary)
             for row in table.rows
         ],
+        "footprint": _footprint_json(of),
     }
+
+
+def _footprint_json(of: Footprint) -> dict[str, Any]:
+    rows = [
+        {
+            "path": row.path,
+            "allocated": _summary_json(row.allocated),
+            "reserved": _summary_json(row.reserved),
+            "energy_j": row.energy,
+            "energy_error_j": row.energy_error,
+        }
+        for row in of.rows
+    ]
+    return {"stages": rows, "rss": _summary_json(of.rss), "energy_j": of.energy}
 
 
 def _summary_json(summary: Summary) -> dict[str, Any]:
-    return {
-        "n": summary.n,
-        "median": summary.median,
-        "low": summary.low,
-        "high": summary.high,
-        "mad": summary.mad,
-        "last": summary.last,
-    }
+    spreads = {"stability": summary.stability, "relative_iqr": summary.relative_iqr}
+    return dict(msgspec.to_builtins(summary)) | spreads

@@ -13,7 +13,7 @@ from llava_tui.analysis.footprint import footprint
 from llava_tui.analysis.measures import measures
 from llava_tui.session.writer import StreamWriter
 
-STEPS = {"frames": (30.0, 60.0), "encode": (70.0, 300.0), "generate": (180.0, 500.0)}
+STEPS = {"frames": (30.0, 60.0), "encode": (130.0, 300.0), "generate": (250.0, 500.0)}
 """Typical ms, watts."""
 IDLE_W = 40.0
 PERIOD = 100 * MS
@@ -64,11 +64,12 @@ def powered(path: Path, runs: int, *, noise: float = 0.2, counter: bool = True) 
     return path
 
 
-def test_steps_shorter_than_a_sample_get_their_energy_over_many_runs(tmp_path: Path) -> None:
+def test_steps_get_their_energy_over_many_runs(tmp_path: Path) -> None:
     session = view(powered(tmp_path / "s", 200))
     found = footprint(session, "a")
     rows = {row.path: row for row in found.rows}
-    for step, (_, watts) in STEPS.items():
+    assert rows["frames"].energy is None  # 30 ms: its share of a reading would be its neighbours'
+    for step, (_, watts) in list(STEPS.items())[1:]:
         seconds = float(np.median(measures(session, "a").stages[step])) / 1e9
         row = rows[step]
         assert row.energy == pytest.approx(watts * seconds, rel=0.1)
@@ -88,11 +89,11 @@ def test_energy_that_cannot_be_told_is_not_told(tmp_path: Path) -> None:
 def test_a_long_runs_energy_is_the_counters_rise(tmp_path: Path) -> None:
     path = record(tmp_path / "s", rounds=0)
     stream, telemetry = StreamWriter(path / "events.jsonl"), StreamWriter(path / "telemetry.jsonl")
-    for run in range(3):
+    for run in range(6):
         start = run * 3000 * MS
         stream.write(events.RunStart(t=start, run=run + 1, kind="measured", case="a", round=run))
         stream.write(events.RunEnd(t=start + 2000 * MS, run=run + 1, outcome="ok", start=start, wall=2000 * MS))
-    for at in range(0, 10_000 * MS, PERIOD):
+    for at in range(0, 20_000 * MS, PERIOD):
         telemetry.write(events.GpuSample(t=at, gpu=0, energy_mj=at // MS // 2))  # half a watt
     stream.close()
     telemetry.close()
