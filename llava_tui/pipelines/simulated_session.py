@@ -38,7 +38,12 @@ class Killed(BaseException):
     """The end of a worker that is killed, where there is no process to kill."""
 
 
-def simulated_session(plan: Plan, folder: Path | None = None, hang_s: float = 60.0) -> Timeline:
+def simulated_session(
+    plan: Plan,
+    folder: Path | None = None,
+    hang_s: float = 60.0,
+    pipeline: type[SimulatedPipeline] = SimulatedPipeline,
+) -> Timeline:
     """The session of a plan of the simulated pipeline, run here and now, whatever the plan's time scale.
 
     Its streams stay in ``folder`` (which must not exist) where one is given. A crash ends the session as a killed
@@ -47,16 +52,16 @@ def simulated_session(plan: Plan, folder: Path | None = None, hang_s: float = 60
     """
     if folder is not None:
         folder.mkdir(parents=True)
-        return _recorded(plan, folder, hang_s)
+        return _recorded(plan, folder, hang_s, pipeline)
     parent = MEMORY_FOLDER if MEMORY_FOLDER.is_dir() else None
     temporary = Path(tempfile.mkdtemp(prefix="llava-tui-", dir=parent))
     try:
-        return _recorded(plan, temporary, hang_s)
+        return _recorded(plan, temporary, hang_s, pipeline)
     finally:
         shutil.rmtree(temporary)
 
 
-def _recorded(plan: Plan, folder: Path, hang_s: float) -> Timeline:
+def _recorded(plan: Plan, folder: Path, hang_s: float, pipeline: type[SimulatedPipeline]) -> Timeline:
     clock = SimulatedClock(0, start=10**12)
     events = StreamWriter(folder / "events.jsonl")
     commands = CommandReader(folder)
@@ -77,7 +82,7 @@ def _recorded(plan: Plan, folder: Path, hang_s: float) -> Timeline:
 
         course = Course(
             plan,
-            lambda: SimulatedPipeline(plan, clock, telemetry.write, die, stall),
+            lambda: pipeline(plan, clock, telemetry.write, die, stall),
             sink,
             clock,
             control,

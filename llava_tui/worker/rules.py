@@ -68,11 +68,16 @@ def width(values: Sequence[float]) -> float:
     return reach / median if median > 0 else 0.0 if reach == 0 else float("inf")
 
 
-def widest(durations: Mapping[tuple[str, str], Sequence[int]], delta: float) -> Width | None:
-    """The step that is furthest from being known within ``delta``, of steps' durations (ns) by case and step; ``None``
-    where there is none. A step whose median is 0 is below the clock's resolution and says nothing."""
+Steps = Mapping[tuple[str, str], Mapping[int, int]]
+"""Durations (ns) of steps, by case and step, of each round."""
+
+
+def widest(steps: Steps, delta: float) -> Width | None:
+    """The step that is furthest from being known within ``delta``; ``None`` where there is none. A step whose median is
+    0 is below the clock's resolution and says nothing."""
     found: Width | None = None
-    for (case, step), values in durations.items():
+    for (case, step), rounds in steps.items():
+        values = list(rounds.values())
         middle = statistics.median(values) if values else 0
         if middle <= 0:
             continue
@@ -80,6 +85,44 @@ def widest(durations: Mapping[tuple[str, str], Sequence[int]], delta: float) -> 
         if found is None or one.width / one.allowed > found.width / found.allowed:
             found = one
     return found
+
+
+def undecided(walls: Mapping[str, Mapping[int, int]], steps: Steps, delta: float) -> tuple[str, str] | None:
+    """The first case whose comparison with the first case of all is still INCONCLUSIVE, and the step that it is in ("":
+    the whole run); ``None`` where every verdict is there.
+
+    ``walls`` are wall times (ns) by case and round, the first case first; ``steps`` those of its steps. The verdicts
+    are those of ``compare`` on one session, and more rounds are what decides them.
+    """
+    first, *others = walls or [""]
+    for case in others:
+        rows = {"": (walls[first], walls[case])}
+        if _inconclusive(rows, delta):
+            return case, ""
+        rows = {step: (steps[first, step], steps[case, step]) for one, step in steps if one == case}
+        if open_ := _inconclusive({step: sides for step, sides in rows.items() if sides[0]}, delta):
+            return case, open_[0]
+    return None
+
+
+def _inconclusive(rows: Mapping[str, tuple[Mapping[int, int], Mapping[int, int]]], delta: float) -> list[str]:
+    """Of rows that are asked together, those without a verdict."""
+    import numpy as np
+
+    from llava_tui.analysis.verdict import decide, holm, paired
+
+    estimates = {}
+    for row, (a, b) in rows.items():
+        shared = [round_ for round_ in a if round_ in b]
+        sides = [np.array([side[round_] for round_ in shared], dtype=np.float64) for side in (a, b)]
+        if (estimate := paired(sides[0], sides[1])) is not None:
+            estimates[row] = estimate
+    adjusted = holm([estimate.p for estimate in estimates.values()])
+    return [
+        row
+        for (row, estimate), p in zip(estimates.items(), adjusted, strict=True)
+        if decide(estimate, p, len(estimates), delta).verdict == "inconclusive"
+    ]
 
 
 def throttling(bits: int) -> str:

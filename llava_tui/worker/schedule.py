@@ -13,7 +13,16 @@ from typing import Literal
 from llava_tui import events
 from llava_tui.plan import Case, Plan
 from llava_tui.worker import selftest
-from llava_tui.worker.rules import ROUNDS_LEAST, WARM_UP_LEAST, WARM_UP_MOST, Width, spread, warmed_up, widest
+from llava_tui.worker.rules import (
+    ROUNDS_LEAST,
+    WARM_UP_LEAST,
+    WARM_UP_MOST,
+    Width,
+    spread,
+    undecided,
+    warmed_up,
+    widest,
+)
 
 Rule = Literal["interval", "cap", "time limit", "rounds", "stopped", "no case left"]
 
@@ -57,8 +66,9 @@ class Schedule:
         self._warming: dict[str, list[int]] = {}
         """Wall times of the adaptive warm-ups that go on."""
         self._taken_warm: dict[str, int] = {}
-        self._steps: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
-        """``auto``: durations of the steps of measured runs, by case and step."""
+        self._steps: defaultdict[tuple[str, str], dict[int, int]] = defaultdict(dict)
+        """``auto``: durations of the steps of measured runs, by case and step, of each round."""
+        self._walls: dict[str, dict[int, int]] = {case: {} for case in self.cases}
         self._since: int | None = None
         self._rule: tuple[Rule, str] | None = None
         """What ended the rounds before all of them were run."""
@@ -119,10 +129,11 @@ class Schedule:
         """A run went well and took ``wall`` ns, each step what ``steps`` says. Returns the fact, told at ``t``, where
         an adaptive warm-up is over."""
         case = planned.case.id
-        if planned.kind == "measured" and self.plan.rounds == "auto" and self._rule is None:
+        if planned.round is not None and self.plan.rounds == "auto" and self._rule is None:
+            self._walls[case][planned.round] = wall
             for step, duration in steps.items():
                 if duration is not None:
-                    self._steps[case, step].append(duration)
+                    self._steps[case, step][planned.round] = duration
         if planned.kind != "warm-up" or case not in self._warming:
             return None
         walls = self._warming[case]
@@ -218,10 +229,10 @@ class Schedule:
             rule, text = "no case left", "every case failed or was left out"
         elif self.plan.rounds != "auto":
             rule, text = "rounds", f"{count(self.rounds, 'round')}, as planned"
-        elif worst is None or worst.settled:  # By the last round that there may be.
+        elif self._settled():  # By the last round that there may be.
             rule, text = "interval", self._settled_text()
         else:
-            rule, text = "cap", f"{count(self.rounds, 'round')}, the most there may be"
+            rule, text = "cap", f"{count(self.rounds, 'round')}, the most there may be{self._open_text()}"
         if worst is None or not math.isfinite(worst.width):
             return events.Ended(t=t, rule=rule, text=text, rounds=self._begun)
         where = f"{worst.step} of {worst.case}, ±{worst.width * 100:.2g} %"
@@ -237,15 +248,20 @@ class Schedule:
         limit = self.plan.time_limit_s
         if limit is not None and self._since is not None and now - self._since >= limit * 1e9:
             self._end_rounds("time limit", f"the time limit of {limit:g} s was reached", keep=0)
-        elif self.plan.rounds == "auto" and self._rule is None and self._begun >= ROUNDS_LEAST:
-            worst = self._widest()
-            if worst is None or worst.settled:
-                self._end_rounds("interval", self._settled_text(), keep=self._extra)
+        elif self.plan.rounds == "auto" and self._rule is None and self._begun >= ROUNDS_LEAST and self._settled():
+            self._end_rounds("interval", self._settled_text(), keep=self._extra)
         return not self._ahead
 
     def _settled_text(self) -> str:
         within = f"±{self.plan.delta * 100:.3g} %"
-        return f"every step's 95 % interval is within {within} after {count(self._begun, 'round')}"
+        verdicts = " and every case has its verdict beside the first" if len(self._compared()) > 1 else ""
+        return f"every step's 95 % interval is within {within}{verdicts} after {count(self._begun, 'round')}"
+
+    def _open_text(self) -> str:
+        if (undecided := self._undecided()) is None:
+            return ""
+        case, step = undecided
+        return f"; {case} has no verdict beside {self._compared()[0]}" + (f" in {step}" if step else "")
 
     def _end_rounds(self, rule: Rule, text: str, keep: int) -> None:
         if self._rule is None or rule == "time limit":
@@ -256,9 +272,20 @@ class Schedule:
         if not self._repeats:  # Their numbers are taken; else the rounds to come go on where these end.
             self._next_round = self.rounds
 
+    def _settled(self) -> bool:
+        worst = self._widest()
+        return (worst is None or worst.settled) and self._undecided() is None
+
+    def _compared(self) -> list[str]:
+        taking_part = self._taking_part()
+        return [case for case in self.cases if case in taking_part]
+
     def _widest(self) -> Width | None:
         taking_part = self._taking_part()
         return widest({key: values for key, values in self._steps.items() if key[0] in taking_part}, self.plan.delta)
+
+    def _undecided(self) -> tuple[str, str] | None:
+        return undecided({case: self._walls[case] for case in self._compared()}, self._steps, self.plan.delta)
 
     def _warm_ups_left(self) -> int:
         """Warm-up runs that may still be needed beyond those that are planned."""

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from llava_tui.analysis.statistics import median_interval
 from llava_tui.worker import selftest
-from llava_tui.worker.rules import spread, throttling, warmed_up, widest, width
+from llava_tui.worker.rules import spread, throttling, undecided, warmed_up, widest, width
 
 WALLS = st.lists(st.integers(1_000, 10**10), max_size=30)
 
@@ -54,14 +54,35 @@ def test_a_width_is_the_longer_side_of_the_interval():
 
 def test_short_steps_may_be_known_half_as_well_and_the_worst_step_is_named():
     numbers = random.Random(2)
-    long = [round(1e9 * (1 + numbers.gauss(0, 0.02))) for _ in range(12)]
-    short = [value // 1000 for value in long]
+    long = {n: round(1e9 * (1 + numbers.gauss(0, 0.02))) for n in range(12)}
+    short = {n: value // 1000 for n, value in long.items()}
+    still = dict.fromkeys(range(12), 10**9)
     assert not widest({("a", "long"): long}, 0.01).settled
     alone = widest({("a", "short"): short}, 0.01)
-    assert (alone.allowed, alone.width) == (0.02, pytest.approx(width(long), rel=1e-3))
-    found = widest({("a", "short"): short, ("b", "long"): long, ("b", "still"): [10**9] * 12}, 0.01)
+    assert (alone.allowed, alone.width) == (0.02, pytest.approx(width(list(long.values())), rel=1e-3))
+    found = widest({("a", "short"): short, ("b", "long"): long, ("b", "still"): still}, 0.01)
     assert (found.case, found.step) == ("b", "long")
-    assert widest({("a", "below the clock's resolution"): [0] * 12, ("a", "never"): []}, 0.01) is None
+    assert (
+        widest({("a", "below the clock's resolution"): dict.fromkeys(range(12), 0), ("a", "never"): {}}, 0.01) is None
+    )
+
+
+def test_what_compare_would_not_decide_is_undecided():
+    """The same work in each case but for a step of the last one; rounds that only one side has are left out."""
+    numbers = random.Random(5)
+
+    def rounds(factor, n=12):
+        return {round_: round(1e8 * factor * (1 + numbers.gauss(0, 0.002))) for round_ in range(n)}
+
+    walls = {case: rounds(1.0) for case in "abc"}
+    steps = {(case, step): rounds(1.0) for case in "abc" for step in ("encode", "generate")}
+    assert undecided(walls, steps, 0.01) is None
+    assert undecided({"a": walls["a"]}, steps, 0.01) is None
+    assert undecided({}, steps, 0.01) is None
+    assert undecided(walls, steps | {("c", "generate"): rounds(1.2)}, 0.01) is None, "slower is a verdict"
+    assert undecided(walls, steps | {("c", "generate"): rounds(1.009)}, 0.01) == ("c", "generate")
+    assert undecided(walls | {"b": rounds(0.991)}, steps, 0.01) == ("b", "")
+    assert undecided(walls | {"b": rounds(1.2, n=5)}, steps, 0.01) == ("b", ""), "five rounds decide nothing"
 
 
 def test_throttling_is_told_in_words_and_power_caps_are_none():
