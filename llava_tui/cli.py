@@ -383,6 +383,69 @@ calibrate.params += [
 ]
 
 
+# --- analysis -----------------------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.argument("session")
+@click.option("--case", help="Analyse one case only.")
+@click.option("--beside", metavar="SESSION", help="Show that session's steps beside. [default: the newest of EventGPT]")
+@click.option("--json", "json_", is_flag=True, help="One JSON document on stdout.")
+@click.option("--markdown", is_flag=True, help="For a report or an issue.")
+@click.pass_context
+def analyze(
+    ctx: click.Context, session: str, case: str | None, beside: str | None, json_: bool, markdown: bool
+) -> None:
+    """What a session says: steps, extremes, frames, batch, trust, roofline, and advice with its evidence."""
+    from llava_tui.report import analysis
+
+    path = _find(ctx, session)
+    view, found = analysis.read(path, _folder(ctx), case, _find(ctx, beside) if beside else None)
+    form = analysis.as_json if json_ else analysis.as_markdown if markdown else analysis.as_text
+    click.echo(form(view, found))
+
+
+@main.command()
+@click.argument("session")
+@click.option("--verify", is_flag=True, help="Run the change beside its baseline in a new session.")
+@click.option("--only", metavar="ADVICE", help="The advice to verify, by its id. [default: the first that can be]")
+@click.option("--case", help="Advise on this case. [default: the one that takes longest]")
+@click.option("--rounds", type=click.IntRange(6, 1000), default=12, show_default=True, help="With --verify.")
+@click.option("--json", "json_", is_flag=True, help="One JSON document on stdout and nothing else.")
+@click.pass_context
+def advise(
+    ctx: click.Context, session: str, verify: bool, only: str | None, case: str | None, rounds: int, json_: bool
+) -> None:
+    """What would make a run faster, by how much at most, and, with --verify, whether it does.
+
+    --verify runs the first advice that needs no more than a sweep axis (or the one named by --only) and its baseline as
+    interleaved cases of one new session, and tells the predicted beside the measured gain.
+    """
+    from llava_tui.report import advice, analysis
+
+    view, found = analysis.read(_find(ctx, session), _folder(ctx), case)
+    if verify or only:
+        from llava_tui import preflight
+
+        tried = advice.chosen(found, only)
+        plan = preflight.resolve(advice.trial(view, tried, rounds))
+        preflight.check(plan)
+        sys.exit(advice.verify(_folder(ctx), plan, view, found, tried, json_=json_))
+    click.echo(advice.as_json(view, found) if json_ else advice.as_text(view, found))
+
+
+@main.command(name="import")
+@click.argument("files", nargs=-1, required=True, metavar="FILE…", type=click.Path(path_type=Path))
+@click.option("--name", default="", help="A name for the session.")
+@click.pass_context
+def import_(ctx: click.Context, files: tuple[Path, ...], name: str) -> None:
+    """Results of earlier benchmarks (JSON as AveragingProfiler writes it) as sessions; prints their ids."""
+    from llava_tui.session.importing import import_file
+
+    for file in files:
+        click.echo(import_file(_folder(ctx), file, name).name)
+
+
 # --- control ------------------------------------------------------------------------------------------------------
 
 
@@ -416,10 +479,13 @@ def models_(folders: tuple[Path, ...], json_: bool) -> None:
 
 @main.command()
 @click.option("--json", "json_", is_flag=True, help="One JSON document on stdout.")
+@click.option(
+    "--measure-peaks", is_flag=True, help="Measure what this machine reaches at best, for the roofline; some seconds."
+)
 @click.pass_context
-def doctor(ctx: click.Context, json_: bool) -> None:
+def doctor(ctx: click.Context, json_: bool, measure_peaks: bool) -> None:
     """What was found on this machine, and how to mend what is missing."""
     from llava_tui import doctor as room
 
-    findings = room.examine(_folder(ctx))
+    findings = room.peaks() if measure_peaks else room.examine(_folder(ctx))
     click.echo(room.as_json(findings) if json_ else room.as_text(findings))

@@ -46,10 +46,35 @@ def examine(sessions: Path) -> list[Finding]:
         *_libraries(),
         *_torch(),
         *_nvidia(),
+        *_peaks(),
         *_models(),
         *_terminal(),
         *_folders(sessions),
     ]
+
+
+def peaks() -> list[Finding]:
+    """Measures this machine's peaks and keeps them. Takes some seconds; needs torch."""
+    from llava_tui import measured_peaks
+
+    if importlib.util.find_spec("torch") is None:
+        return [Finding("peaks", "missing", "torch is not there to measure with", "pip install 'llava-tui[models]'")]
+    try:
+        record = measured_peaks.measure()
+        file = measured_peaks.keep(record)
+    except measured_peaks.PeaksError as error:
+        return [Finding("peaks", "missing", str(error))]
+    best = ", ".join(f"{units.number(value / 1e9, 'GFLOP/s')} {dtype}" for dtype, value in record.flops.items())
+    text = f"{record.device}: {best}; memory {units.number(record.bandwidth / 1e9, 'GB/s')}"
+    threads = f" on {record.threads} threads" if record.threads else ""
+    return [Finding("peaks", "ok", f"{text}{threads}"), Finding("kept in", "ok", str(file))]
+
+
+def _peaks() -> Iterator[Finding]:
+    from llava_tui import measured_peaks
+
+    for known in measured_peaks.load().values():
+        yield Finding("peaks", "ok", f"measured: {known.device}, memory {units.number(known.bandwidth / 1e9, 'GB/s')}")
 
 
 def as_text(findings: list[Finding]) -> str:

@@ -1,0 +1,112 @@
+"""Advice put to the test: the plan that runs it beside its baseline, and what came of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from llava_tui.analysis.advice import Advice
+from llava_tui.analysis.measures import measures
+from llava_tui.analysis.roofline import case_value
+from llava_tui.analysis.steps import case_ids
+from llava_tui.analysis.verdict import DELTA, Decision, Estimate, decide, paired
+from llava_tui.session.timeline import View
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What a piece of advice promised and what a session of its own measured: shares of the time saved, of the
+    advice's metric. Negative: it got slower."""
+
+    advice: str
+    axis: str
+    before: int
+    after: int
+    metric: str
+    predicted: float | None
+    bound: float | None
+    measured: float | None
+    low: float | None
+    """95 % interval of ``measured``; ``None`` where there are too few rounds."""
+    high: float | None
+    rounds: int
+    """Pairs that were compared."""
+    verdict: str
+    """Of the paired rule: faster, slower, same, inconclusive."""
+    sentence: str
+
+
+def trial_plan(plan: Mapping[str, Any], advice: Advice, values: Mapping[str, Any], rounds: int) -> dict[str, Any]:
+    """The plan of a session that runs ``advice``'s change beside its baseline, interleaved: ``plan`` (that of the
+    session advised on) with every sweep axis pinned to the case's ``values`` but the one that changes.
+
+    Raises :class:`ValueError` for advice without a change.
+    """
+    change = advice.change
+    if change is None:
+        raise ValueError(f"{advice.id}: there is no sweep axis for it")
+    axes = {name: [value] for name, value in values.items()}
+    axes[change.axis] = [change.before, change.after]
+    return dict(plan) | axes | {"rounds": rounds, "name": f"advice {advice.id}", "tags": ["advice"]}
+
+
+def prove(view: View, advice: Advice) -> Proof:
+    """What the trial's session ``view`` says of ``advice``, by paired rounds."""
+    change = advice.change
+    if change is None:
+        raise ValueError(f"{advice.id}: there is no sweep axis for it")
+    by_value = {case_value(view, case, change.axis): case for case in case_ids(view)}
+    estimate: Estimate | None = None
+    if change.before in by_value and change.after in by_value:
+        before, after = _paired_times(view, by_value[change.before], by_value[change.after])
+        if advice.metric == "wall per sequence":
+            after = after * _batch(view, by_value[change.before]) / _batch(view, by_value[change.after])
+        estimate = paired(before, after)
+    decision = decide(estimate, estimate.p, 1, DELTA) if estimate is not None else None
+    saved = None if estimate is None else -math.expm1(estimate.effect)
+    low = None if estimate is None or estimate.high is None else -math.expm1(estimate.high)
+    high = None if estimate is None or estimate.low is None else -math.expm1(estimate.low)
+    return Proof(
+        advice=advice.id,
+        axis=change.axis,
+        before=change.before,
+        after=change.after,
+        metric=advice.metric,
+        predicted=advice.gain,
+        bound=advice.bound,
+        measured=saved,
+        low=low,
+        high=high,
+        rounds=estimate.n if estimate is not None else 0,
+        verdict=decision.verdict if decision is not None else "inconclusive",
+        sentence=_sentence(advice, saved, low, high, decision),
+    )
+
+
+def _paired_times(view: View, before: str, after: str) -> tuple[Any, Any]:
+    """Wall times of the two cases in the rounds that have both, round by round."""
+    a, b = measures(view, before), measures(view, after)
+    _, first, second = np.intersect1d(a.rounds, b.rounds, return_indices=True)
+    return a.wall[first], b.wall[second]
+
+
+def _batch(view: View, case: str) -> int:
+    value = case_value(view, case, "batch")
+    return value if isinstance(value, int) else 1
+
+
+def _sentence(
+    advice: Advice, saved: float | None, low: float | None, high: float | None, decision: Decision | None
+) -> str:
+    if saved is None or decision is None:
+        return "no round ran both cases: nothing can be said"
+    said = decision.verdict.upper() + (f": {decision.reason}" if decision.reason else "")
+    if advice.gain is None or low is None or high is None:
+        return said
+    if low <= advice.gain <= high:
+        return f"{said}; the prediction lies within the interval"
+    return f"{said}; the prediction is {abs(advice.gain - saved) * 100:.1f} points off"

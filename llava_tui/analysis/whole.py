@@ -1,0 +1,37 @@
+"""Everything that can be said of one session: insights, trust, advice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from llava_tui.analysis.advice import Advice, advise, case_of
+from llava_tui.analysis.insights import Insights, insights
+from llava_tui.analysis.peaks import Peaks
+from llava_tui.analysis.trust import Trust, badge
+from llava_tui.session.timeline import View
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    insights: Insights
+    trust: dict[str, Trust]
+    """By case."""
+    advice: tuple[Advice, ...]
+    advised: str
+    """The case that the advice is about; "" without a measured one."""
+
+
+def analyze(
+    view: View,
+    measured_peaks: Mapping[str, Peaks] | None = None,
+    case: str | None = None,
+    beside: View | None = None,
+) -> Analysis:
+    """The session as it was at ``view.t``; of all its cases, or of ``case`` alone. See
+    :func:`~llava_tui.analysis.insights.insights`."""
+    found = insights(view, measured_peaks, case, beside)
+    trust = {each.case: badge(view, each.case) for each in found.cases if each.table.n}
+    about = case_of(found)
+    advised = about.case if about is not None else ""
+    return Analysis(found, trust, advise(view, found, trust.get(advised), advised or None), advised)
