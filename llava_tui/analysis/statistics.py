@@ -93,9 +93,7 @@ def interval_ranks(n: int, confidence: float = 0.95) -> tuple[int, int] | None:
         quantile = 1.959963984540054 if confidence == 0.95 else _normal_quantile((1.0 + confidence) / 2.0)
         k = math.floor((n - quantile * math.sqrt(n)) / 2.0)
         return max(k, 1), n + 1 - max(k, 1)
-    k = 0
-    while k <= n // 2 and _outside(n, k + 1) <= 1.0 - confidence:
-        k += 1
+    k = int(np.searchsorted(_outside(n), 1.0 - confidence, "right"))
     return None if k == 0 else (k, n + 1 - k)
 
 
@@ -110,16 +108,18 @@ def _lower_rank(n: int, confidence: float) -> float | None:
     k = ranks[0]
     if k == 1 or n > 1000:
         return float(k)
-    wide, narrow = 1.0 - _outside(n, k), 1.0 - _outside(n, k + 1)
+    wide, narrow = (1.0 - float(outside) for outside in _outside(n)[k - 1 : k + 1])
     inner = (wide - confidence) / (wide - narrow)
     return k + (n - k) * inner / (k + (n - 2 * k) * inner)
 
 
-def _outside(n: int, k: int) -> float:
-    """The chance that the median lies outside the order statistics k and n + 1 − k."""
-    log_half = n * math.log(0.5)
-    log_n = math.lgamma(n + 1)
-    return 2 * sum(math.exp(log_n - math.lgamma(i + 1) - math.lgamma(n - i + 1) + log_half) for i in range(k))
+def _outside(n: int) -> Floats:
+    """For k = 1, 2 … up to the middle: the chance that the median lies outside the order statistics k and n + 1 − k."""
+    i = np.arange((n + 1) // 2)
+    # From one binomial coefficient to the next; ½ⁿ is well above the least float up to n = 1000.
+    ratios = np.concatenate([[0.5**n], (n - i[:-1]) / (i[:-1] + 1)])
+    tails: Floats = 2 * np.cumsum(np.cumprod(ratios))
+    return tails
 
 
 def median_interval(values: Floats, confidence: float = 0.95) -> tuple[float, float] | None:

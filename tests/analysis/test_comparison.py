@@ -6,12 +6,18 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from recorded import MS, STAGES, record, view
 
+import llava_tui as lt
 from llava_tui import events
 from llava_tui.analysis.calibration import spread_between
 from llava_tui.analysis.comparison import Comparison, Side, compare
+from llava_tui.analysis.measures import measures
+from llava_tui.analysis.verdict import decide, holm, paired
+from llava_tui.pipelines.simulated_session import simulated_session
+from llava_tui.plan import from_dict
 from llava_tui.report import comparison as report
 
 TWO = {"a": {"frames": 4, "batch": 1, "new_tokens": 4, "variant": 1}, "b": {"frames": 4, "batch": 1, "new_tokens": 4}}
@@ -227,3 +233,30 @@ def test_cases_that_failed_early_are_still_described(tmp_path: Path) -> None:
     stream.close()
     one = only(compare([side(path, case="a"), side(path, case="b")]))
     assert one.reasons == ()
+
+
+def test_whole_simulated_sessions_raise_no_false_alarm() -> None:
+    """Neighbouring runs of a session with drift and spikes, given to A or B by a coin: the same by construction."""
+    claims = found = 0
+    for seed in range(12):
+        plan = {"pipeline": "simulated", "frames": [1], "new_tokens": [4], "rounds": 40, "warmup": 1, "seed": seed}
+        of = measures(simulated_session(from_dict(plan | {"faults": ["drift=2%", "spikes=5%"]})).now(), "f1-b1-n4")
+        coin = np.random.default_rng(seed).integers(0, 2, 20)
+        a, b = 2 * np.arange(20) + coin, 2 * np.arange(20) + 1 - coin
+        for effect in (1.0, 1.02):
+            estimates = [paired(times[a], times[b] * effect) for times in (of.stages[step] for step in of.steps)]
+            known = [one for one in estimates if one is not None]
+            said = [decide(one, p, 3).verdict for one, p in zip(known, holm([one.p for one in known]), strict=True)]
+            assert len(said) == 3
+            if effect == 1.0:
+                claims += sum(verdict in MIRRORED for verdict in said)
+            else:
+                found += said.count("slower")
+    assert claims == 0
+    assert found >= 34  # of 36
+
+
+def test_the_package_compares_timelines(tmp_path: Path) -> None:
+    timelines = [lt.open(record(tmp_path / name, seed=seed)) for seed, name in enumerate("ab")]
+    one = only(lt.compare(*timelines, delta=0.02))
+    assert (one.a, one.b, one.method, one.delta) == ("a", "b", "single session", 0.02)

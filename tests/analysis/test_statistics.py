@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from itertools import pairwise
 from statistics import NormalDist
 
 import numpy as np
@@ -38,6 +39,16 @@ def test_an_interval_holds_its_median_and_grows_with_confidence(values: list[flo
         assert interval[0] <= np.median(array) <= interval[1]
         wider = median_interval(array, 0.99)
         assert wider is None or (wider[0] <= interval[0] and wider[1] >= interval[1])
+
+
+def test_more_values_never_make_the_interval_wider() -> None:
+    """Of evenly spread values in an order without memory. Whole ranks alone would jump up and down."""
+    golden = (5**0.5 - 1) / 2
+    spread = (np.linspace(0, 1, n)[np.argsort(np.arange(n) * golden % 1)] for n in range(6, 400))
+    widths = [high - low for low, high in filter(None, map(median_interval, spread))]
+    assert len(widths) == 394
+    assert all(after <= before + 1e-3 for before, after in pairwise(widths))
+    assert widths[-1] < 0.11
 
 
 def noisy(chance: np.random.Generator, kind: str, n: int) -> Floats:
