@@ -71,10 +71,10 @@ class Watched:
         """SM clocks in the device stage that takes longest, whose path comes with them: a clock that differs between
         stages is the work's own, one that differs within a stage is the machine's."""
         paths = [info.path for info in self.view.tree if info.side == "device" and info.path in self.measures.paths]
-        longest = max(paths, key=lambda path: float(np.nan_to_num(self.measures.stage(path)).sum()), default="")
+        longest = max(paths, key=lambda path: float(np.nansum(self.measures.stages[path])), default="")
         if not longest or not self.n:
             return longest, np.zeros(0)
-        starts, spans = self.measures.stage(longest, "start"), self.measures.stage(longest)
+        starts, spans = self.measures.stage(longest, "start"), self.measures.stages[longest]
         known = np.isfinite(starts) & np.isfinite(spans)
         starts, ends = starts[known], (starts + spans)[known]
         t = np.asarray(self.view.samples["t"])[self._rows]

@@ -16,7 +16,7 @@ from llava_tui import events
 from llava_tui.analysis.machine import Watched
 from llava_tui.analysis.measures import Measures, measures, median
 from llava_tui.analysis.peaks import peaks_of
-from llava_tui.analysis.roofline import SLACK, architecture_of, device_of, floor_of, stage_cost, work_of
+from llava_tui.analysis.roofline import SLACK, architecture_of, device_of, dtype_of, floor_of, stage_cost, work_of
 from llava_tui.analysis.series import autocorrelation, detrended, trend
 from llava_tui.analysis.statistics import SCALE, Summary, summarize
 from llava_tui.costs import Underived
@@ -311,13 +311,14 @@ def impossible(view: View, of: Measures) -> Iterator[tuple[str, float, float]]:
     """Stages whose median is below their floor: path, median and floor in ns. Nothing where the model's config does
     not say what a stage asks for, or the device's peaks are not known from its data sheet."""
     model, peaks = view.model, peaks_of(device_of(view))
-    flops = peaks.of(model.dtype) if model is not None and peaks is not None else None
+    dtype = dtype_of(view, of.case)
+    flops = peaks.of(dtype) if peaks is not None else None
     if model is None or peaks is None or flops is None or not model.config:
         return
-    made, work = architecture_of(model), work_of(view, of.case)
+    made, work = architecture_of(model, dtype), work_of(view, of.case)
     for path in of.paths:
         leaf = path.rsplit(".", 1)[-1]
-        middle = median(of.stage(path)) if leaf in BOUNDED else None
+        middle = median(of.stages[path]) if leaf in BOUNDED else None
         try:
             cost = stage_cost(made, work, leaf) if middle is not None else None
         except Underived:

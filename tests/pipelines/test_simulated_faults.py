@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from llava_tui.events import CoolDown
+from llava_tui.pipelines.simulated import SimulatedPipeline
 from llava_tui.pipelines.simulated_cost import (
     TOKENS_PER_FRAME,
     decode_cost,
@@ -24,6 +25,8 @@ from llava_tui.session import store
 from llava_tui.session.control import send
 from llava_tui.session.launch import launch
 from llava_tui.session.timeline import Timeline
+from llava_tui.worker.clock import SimulatedClock
+from llava_tui.worker.recorder import SilentProbe
 
 CASE = "f1-b1-n16"
 
@@ -274,6 +277,25 @@ def test_a_stall_is_one_long_run_and_a_hang_never_ends():
     assert hung.state == "measuring"
     assert hung.t - hung.current["t"] > 30e9, "the machine is still watched"
     assert hung.samples.row(-1)["utilization"] == 100
+
+
+@pytest.mark.parametrize(("deaf", "heard"), [("no", True), ("yes", False)])
+def test_a_deaf_hang_does_not_look_at_control(deaf, heard):
+    class Over(Exception):
+        pass
+
+    def stall():
+        stalls.append(len(checks))
+        if len(stalls) == 5:
+            raise Over
+
+    stalls, checks = [], []
+    plan = from_dict({"pipeline": "simulated", "faults": [f"hang=1,deaf={deaf}"]})
+    clock = SimulatedClock(0, start=0)
+    pipeline = SimulatedPipeline(plan, clock, lambda event: None, stall=stall)
+    with pytest.raises(Over):
+        pipeline.run(Case(1, 1, 8), ("x",), 0, SilentProbe(lambda: checks.append(clock.now())))
+    assert (stalls[-1] > stalls[0]) == heard
 
 
 def launched(tmp_path, *faults):
