@@ -45,9 +45,9 @@ def head(view: View) -> list[str]:
     lines += [("cool-down", _cool_down(event)) for event in _all(view, CoolDown)]
     schedule, ended = view.schedule, view.fact(Ended)
     if ended is not None:
-        lines.append(("rounds", ended.text))
+        lines.append(("rounds", f"{ended.text}{_seed(view)}"))
     elif schedule is not None and schedule.rule:
-        lines.append(("rounds", schedule.rule))
+        lines.append(("rounds", f"{schedule.rule}{_seed(view)}"))
     if (profile := view.fact(Profile)) is not None and profile.problem:
         lines.append(("profile", f"none: {profile.problem}"))
     return [f"  {title:<8} {text}" for title, text in lines if text]
@@ -77,6 +77,11 @@ def profile_table(view: View) -> list[str]:
 
 def _all(view: View, kind: type[F]) -> list[F]:
     return [event for event in view.facts["event"] if isinstance(event, kind)]
+
+
+def _seed(view: View) -> str:
+    seed = view.header.plan.get("seed")
+    return f" · seed {seed}" if isinstance(seed, int) else ""
 
 
 def _host(fact: Preflight) -> str:
@@ -110,9 +115,9 @@ def _warm_up(fact: WarmUp) -> str:
 def _self_test(fact: SelfTest) -> str:
     if fact.overhead is None or fact.low is None or fact.high is None:
         return f"not tested: {fact.reason}" if fact.reason else ""
-    told = f"costs {fact.overhead:+.2%} ({fact.low:+.2%} … {fact.high:+.2%} in {len(fact.bare)} pairs of {fact.case})"
-    verdict = {"within": "", "above": ": ABOVE 1 %", "unclear": ": above 1 %, or too noisy to tell"}
-    return told.replace("%", " %") + verdict.get(fact.verdict, "")
+    over, low, high = (f"{value * 100:+.2f} %" for value in (fact.overhead, fact.low, fact.high))
+    verdict = {"above": ": ABOVE 1 %", "unclear": ": above 1 %, or too noisy to tell"}.get(fact.verdict, "")
+    return f"costs {over} ({low} … {high} in {len(fact.bare)} pairs of {fact.case}){verdict}"
 
 
 def _cool_down(fact: CoolDown) -> str:

@@ -52,7 +52,5 @@ def words(test: SelfTest) -> str:
     if test.verdict not in ("above", "unclear") or test.overhead is None or test.low is None or test.high is None:
         return ""
     sure = "" if test.verdict == "above" else ", or the machine is too noisy to tell"
-    return (
-        f"measuring costs {test.overhead:+.1%} ({test.low:+.1%} … {test.high:+.1%}) on {test.case}: "
-        f"more than {PROMISED:.0%}{sure}"
-    )
+    over, low, high = (f"{value * 100:+.2g} %" for value in (test.overhead, test.low, test.high))
+    return f"measuring costs {over} ({low} … {high}) on {test.case}: more than {PROMISED * 100:g} %{sure}"

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -262,6 +263,19 @@ def test_the_heading_says_what_runs_on_what(timeline: Timeline) -> None:
     line = lines_of("heading", timeline.at(LOADING + 3 * WALL), 120, 1)[0]
     assert line.startswith(" ● LIVE  llava  · cuda:0 · bf16 · sdpa  run 2/8  ETA 00:1")
     assert "clip.mp4" in line
+
+
+def test_the_heading_says_what_is_only_the_most_there_can_be(tmp_path: Path) -> None:
+    """Where a rule may end the rounds, the runs, rounds and time that are left are bounds."""
+    happened = course()
+    for place, (stream, event) in enumerate(happened):
+        if isinstance(event, events.Schedule):
+            told = msgspec.structs.replace(event, rounds=50, runs=60, open=True)
+            happened[place] = (stream, told)
+    view = Timeline.open(record(tmp_path / "open", happened)).at(LOADING + 6 * WALL)
+    line = lines_of("heading", view, 160, 1)[0]
+    for bound in ("/≤60", "ETA ≤", "/≤50"):
+        assert bound in line
 
 
 def test_a_wide_heading_grades_the_figures(timeline: Timeline) -> None:

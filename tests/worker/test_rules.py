@@ -110,7 +110,7 @@ def test_the_overhead_is_the_median_of_pairs_with_their_range(over, verdict):
     assert test.overhead == pytest.approx(sorted(over)[2], abs=1e-8)
     assert (test.low, test.high) == (pytest.approx(min(over), abs=1e-8), pytest.approx(max(over), abs=1e-8))
     assert test.coverage == 0.9375
-    assert ("more than 1%" in selftest.words(test)) is (verdict in ("above", "unclear"))
+    assert ("more than 1 %" in selftest.words(test)) is (verdict in ("above", "unclear"))
     assert ("noisy" in selftest.words(test)) is (verdict == "unclear")
 
 

@@ -6,6 +6,7 @@ import pytest
 from worker_fakes import MemoryStream, make_course
 
 from llava_tui.events import (
+    Answer,
     CoolDown,
     Ended,
     GpuAbsent,
@@ -73,7 +74,7 @@ def test_what_measuring_costs_is_found_out_and_told(tmp_path, plan, stream, capl
     (test,) = stream.of(SelfTest)
     assert (test.case, test.verdict, len(test.bare), test.coverage) == (F1, verdict, 5, 0.9375)
     assert test.overhead == test.low == test.high == pytest.approx(cost / 50e6)
-    assert ("more than 1%" in caplog.text) is (verdict == "above")
+    assert ("more than 1 %" in caplog.text) is (verdict == "above")
     ends = [end.facts.get("self_test") for end in stream.of(RunEnd)]
     pairs = [told for told in ends if told]
     assert [set(pairs[n : n + 2]) for n in range(0, 10, 2)] == [{"bare", "instrumented"}] * 5
@@ -133,6 +134,54 @@ def test_automatic_counts_are_told_with_the_rule_that_ended_them(tmp_path, plan,
     assert schedules[0].rule == "auto: until every step's interval is within ±1 %, at most 50 rounds"
     assert (schedules[-1].open, schedules[-1].runs) == (False, len(kinds(stream)))
     assert schedules[-1].rule == end.text.split(";")[0]
+
+
+def test_more_rounds_are_had_while_a_rule_ends_the_others(tmp_path, plan, stream):
+    course, pipeline, control = make_course(tmp_path, plan(new_tokens=[5], rounds="auto"), stream)
+
+    def ask():
+        send(tmp_path, "extend", rounds=2)
+        send(tmp_path, "repeat", case=F1)
+        control._looked = 0
+
+    pipeline.faults = {(F1, 5): ask}
+    assert course.run() == 0
+    answers = stream.of(Answer)
+    assert [answer.text for answer in answers] == ["2 more rounds: at most 52 in all", f"{F1}: one run more"]
+    assert kinds(stream).count("measured") == 10 + 2 + 1
+    (end,) = stream.of(Ended)
+    assert (end.rule, end.rounds) == ("interval", 12)
+
+
+@pytest.mark.parametrize("verb", ["pause", "skip"])
+def test_a_self_test_can_be_paused_and_left_out(tmp_path, plan, stream, verb):
+    values = {"pipeline": "llava", "new_tokens": [5], "frames": [1, 2], "rounds": 2, "self_test": True}
+    course, pipeline, control = make_course(tmp_path, plan(**values), stream)
+
+    def ask():
+        send(tmp_path, verb)
+        control._looked = 0
+
+    write = stream.write
+
+    def resuming(event):
+        write(event)
+        if isinstance(event, StateChange) and event.state == "paused":
+            send(tmp_path, "resume")
+            control._looked = 0
+
+    stream.write = resuming
+    pipeline.faults = {(F1, 5): ask}  # The third run of the self-test.
+    assert course.run() == 0
+    (test,) = stream.of(SelfTest)
+    states = [event.state for event in stream.of(StateChange)]
+    if verb == "pause":
+        at = states.index("paused")
+        assert states[at - 1 : at + 2] == ["self-test", "paused", "self-test"]
+        assert test.verdict == "within"
+    else:
+        assert (test.verdict, test.reason) == ("not done", "1 of 5 pairs were run")
+        assert kinds(stream)[-2:] == ["measured"] * 2, "those of the other case"
 
 
 def test_a_stop_is_what_ended_it(tmp_path, plan, stream):
