@@ -8,7 +8,7 @@ whoever launches them.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,7 @@ class Microscope:
         else:
             self._device = "cpu"
         self._profile: Any = profile(activities=activities, acc_events=True)
+        self._mixed: set[str] = set()
         # Two kinds of records. One costs 4 µs a stage, is not public, and is seen on the host alone; the other 80 µs,
         # most of it between its marks and ours, and the device has a record of it as well.
         self._slow: Callable[[str], Any] = record_function
@@ -70,6 +71,8 @@ class Microscope:
     def probe(self, probe: Probe, stages: Iterable[StageInfo]) -> Probe:
         """The probe that a run of these stages within this context is to be given."""
         on_device = {info.path for info in stages if info.side == "device"} if self._device != "cpu" else set()
+        # From the host's clock to the device's, or the other way: the profiler has no such record.
+        self._mixed = {path.rpartition(".")[0] for path in on_device} - on_device
         return AnnotatedProbe(probe, lambda path: (self._slow if path in on_device else self._quick)(PREFIX + path))
 
     def __enter__(self) -> Microscope:
@@ -82,7 +85,7 @@ class Microscope:
     def report(self, t: int, run: int, case: str, spans: Spans, folder: Path | None) -> Profile:
         """What was seen; the trace is written into ``folder``. Raises ``OSError`` where that cannot be."""
         seen = [_seen(event, self._device) for event in self._profile.events()]
-        stages = attribute([event for event in seen if event is not None], spans)
+        stages = attribute([event for event in seen if event is not None], spans, self._mixed)
         trace = ""
         if folder is not None:
             self._profile.export_chrome_trace(str(folder / TRACE))
@@ -118,9 +121,9 @@ def _seen(event: Any, device: str) -> Seen | None:
     return Seen(event.name, start, end, event.thread, own)
 
 
-def attribute(events: Iterable[Seen], spans: Spans) -> list[StageProfile]:
+def attribute(events: Iterable[Seen], spans: Spans, mixed: Container[str] = ()) -> list[StageProfile]:
     """Each stage's operators: those that began within the profiler's record of it, on the same thread. A stage's
-    parents have them too."""
+    parents have them too. Of ``mixed`` stages the profiler's own time is left out."""
     operators: list[Seen] = []
     records: dict[str, list[Seen]] = defaultdict(list)
     for event in events:
@@ -134,7 +137,8 @@ def attribute(events: Iterable[Seen], spans: Spans) -> list[StageProfile]:
         host = [record for record in records[path] if not record.on_device]
         # Where the device has a record of its own, our span is the device's as well.
         timed = [record for record in records[path] if record.on_device] or host
-        recorded = round(sum(record.end - record.start for record in timed) * 1e3) if timed else None
+        whole = round(sum(record.end - record.start for record in timed) * 1e3)
+        recorded = whole if timed and path not in mixed else None
         times: dict[str, float] = defaultdict(float)
         calls: dict[str, int] = defaultdict(int)
         for operator in _within(operators, host):

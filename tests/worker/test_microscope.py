@@ -56,6 +56,8 @@ def test_on_an_accelerator_the_devices_record_of_a_stage_is_what_counts():
     ]
     (tower,) = attribute(events, spans)
     assert (tower.span, tower.recorded, tower.operators) == (50 * NS, 50 * NS, 45 * NS)
+    (tower,) = attribute(events, spans, mixed={"tower"})
+    assert (tower.recorded, tower.operators) == (None, 45 * NS), "begun on the host and ended on the device"
 
 
 def test_a_simulation_cannot_be_profiled():
