@@ -121,8 +121,9 @@ def demo(
 @click.option("--frames", metavar="1,2,4", help="Sweep axis: frames a video.")
 @click.option("--batch", metavar="1,2", help="Sweep axis: videos a run.")
 @click.option("--new-tokens", metavar="64", help="Sweep axis: tokens to generate.")
-@click.option("--dtype", help="auto, float32, bfloat16 or float16.")
-@click.option("--attention", help="auto, eager, sdpa, flash_attention_2, …")
+@click.option("--dtype", help="auto, float32, bfloat16 or float16; several are a sweep axis.")
+@click.option("--attention", help="auto, eager, sdpa, flash_attention_2, …; several are a sweep axis.")
+@click.option("--threads", metavar="1,2", help="Sweep axis: threads that torch computes with on the CPU.")
 @click.option("--device", help="auto, cpu, cuda, cuda:1, …")
 @click.option(
     "--rounds",

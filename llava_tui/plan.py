@@ -22,6 +22,8 @@ DTYPES: tuple[str, ...] = ("auto", "float32", "bfloat16", "float16")
 ATTENTIONS: tuple[str, ...] = ("auto", "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
 SIMULATED_GPUS: tuple[str, ...] = ("a100", "h100", "rtx-4090", "rtx-3090", "t4")
 AXES: tuple[str, ...] = ("frames", "batch", "new_tokens")
+SETTINGS: tuple[str, ...] = ("attention", "dtype", "threads")
+"""What cases may differ in beside :data:`AXES`: set on the loaded model before a run's clock starts."""
 DEMO = "demo"
 """The model that is built on this machine and needs no download; as an input, the clip that is synthesised for it."""
 
@@ -36,14 +38,21 @@ class Case(msgspec.Struct, frozen=True):
     frames: int
     batch: int
     new_tokens: int
+    attention: str = ""
+    """Empty, as the other settings: as the model was loaded."""
+    dtype: str = ""
+    threads: int = 0
 
     @property
     def id(self) -> str:
-        """Short, unique within any plan, readable: ``f4-b1-n64``."""
-        return f"f{self.frames}-b{self.batch}-n{self.new_tokens}"
+        """Short, unique within any plan, readable: ``f4-b1-n64``, ``f4-b1-n64-sdpa``."""
+        settings = [self.attention, self.dtype, f"t{self.threads}" if self.threads else ""]
+        return "-".join([f"f{self.frames}-b{self.batch}-n{self.new_tokens}", *filter(None, settings)])
 
     def values(self) -> dict[str, int | float | str]:
-        return {"frames": self.frames, "batch": self.batch, "new_tokens": self.new_tokens}
+        """Its place on every axis; of the settings those that it has."""
+        settings = {name: value for name in SETTINGS if (value := getattr(self, name))}
+        return {"frames": self.frames, "batch": self.batch, "new_tokens": self.new_tokens, **settings}
 
 
 class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -60,7 +69,11 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     batch: tuple[int, ...] = (1,)
     new_tokens: tuple[int, ...] = (64,)
     dtype: str = "auto"
+    """Or several, like ``float32,bfloat16``: a sweep axis. The model is loaded in the first."""
     attention: str = "auto"
+    """Or several, like ``eager,sdpa``, as for ``dtype``."""
+    threads: tuple[int, ...] = ()
+    """Sweep axis: threads that torch computes with on the CPU; empty: as many as it takes by itself."""
     device: str = "auto"
     """``auto`` (CUDA or another accelerator where there is one, else cpu), or a torch device string."""
     rounds: int | Literal["auto"] = "auto"
@@ -96,7 +109,8 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
     def cases(self) -> tuple[Case, ...]:
         """Every point of the sweep, in the order the axes were given."""
-        return tuple(Case(f, b, n) for f, b, n in itertools.product(self.frames, self.batch, self.new_tokens))
+        settings = (_several(self.attention), _several(self.dtype), self.threads or (0,))
+        return tuple(Case(*values) for values in itertools.product(self.frames, self.batch, self.new_tokens, *settings))
 
     def round_order(self, round_: int) -> tuple[Case, ...]:
         """Every case once, in an order that depends on the seed and the round alone."""
@@ -112,8 +126,16 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         Raises :class:`PlanError` naming the first field that cannot.
         """
         _choice("pipeline", self.pipeline, PIPELINES)
-        _choice("dtype", self.dtype, DTYPES)
-        _choice("attention", self.attention, ATTENTIONS)
+        for setting, choices in (("dtype", DTYPES), ("attention", ATTENTIONS)):
+            named = getattr(self, setting).split(",")
+            for value in named:
+                _choice(setting, value, choices if len(named) == 1 else choices[1:])
+            if len(set(named)) != len(named):
+                raise PlanError(f"{setting}: {_join(tuple(named))} names a value twice")
+        if len(set(self.threads)) != len(self.threads) or not all(1 <= value <= 1024 for value in self.threads):
+            raise PlanError(f"threads: {_join(self.threads)}: give different numbers from 1 to 1024")
+        if self.pipeline == "simulated" and ("," in self.dtype + self.attention or self.threads):
+            raise PlanError("dtype, attention, threads: a simulation has none to change; leave them out")
         _choice("simulated_gpu", self.simulated_gpu, SIMULATED_GPUS)
         for axis, least, most in zip(AXES, (1, 1, 1), (4096, 1024, 65536), strict=True):
             values: tuple[int, ...] = getattr(self, axis)
@@ -186,6 +208,14 @@ def from_dict(values: dict[str, Any]) -> Plan:
     for field in AXES:
         if field in values:
             values[field] = _axis(field, values[field])
+    if "threads" in values:
+        values["threads"] = _axis("threads", values["threads"])
+    for field in ("dtype", "attention"):
+        value = values.get(field)
+        if isinstance(value, (list, tuple)) and all(isinstance(each, str) for each in value):
+            value = ",".join(value)
+        if isinstance(value, str):
+            values[field] = value.replace(" ", "")
     for field in ("rounds", "warmup"):
         if field in values:
             values[field] = _count(field, values[field])
@@ -245,6 +275,11 @@ def _axis(field: str, value: Any) -> Any:
         except ValueError:
             raise PlanError(f"{field}: {value!r} is no list of whole numbers; write it like 1,2,4") from None
     return value if isinstance(value, (list, tuple)) else [value]
+
+
+def _several(values: str) -> tuple[str, ...]:
+    """What a setting gives cases to differ in: nothing where it has one value."""
+    return tuple(values.split(",")) if "," in values else ("",)
 
 
 def _count(field: str, value: Any) -> Any:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Cli
 
+Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 QUICK = (
     "--pipeline",
     "simulated",

@@ -40,6 +40,18 @@ def test_a_command_lines_text_becomes_an_axis() -> None:
     )
 
 
+def test_settings_are_axes_where_there_are_several() -> None:
+    plan = from_dict({"attention": "eager, sdpa", "dtype": ["float32", "bfloat16"], "threads": "1,2", "frames": 4})
+    ids = [case.id for case in plan.cases()]
+    assert len(set(ids)) == 8
+    assert ids[0] == "f4-b1-n64-eager-float32-t1"
+    assert plan.cases()[0].values()["attention"] == "eager"
+    assert from_toml(plan.to_toml()) == from_json(plan.to_json()) == plan
+    # One value is how the model is loaded: no case says it again, and ids stay short.
+    one = from_dict({"attention": "sdpa", "dtype": "float32"}).cases()[0]
+    assert (one.id, set(one.values())) == ("f4-b1-n64", {"frames", "batch", "new_tokens"})
+
+
 @given(seed=st.integers(), round_=st.integers(0, 1000), frames=AXIS)
 def test_every_round_runs_every_case_once_in_an_order_of_its_own(
     seed: int, round_: int, frames: tuple[int, ...]
@@ -66,6 +78,10 @@ def test_rounds_do_not_share_one_order() -> None:
         ({"warmup": -1}, "warmup: -1 is below 0"),
         ({"pipeline": "lava"}, "pipeline: 'lava' is not one of"),
         ({"dtype": "int3"}, "dtype: 'int3' is not one of"),
+        ({"dtype": "float32,auto"}, "dtype: 'auto' is not one of float32"),
+        ({"attention": "eager,eager"}, "attention: eager, eager names a value twice"),
+        ({"threads": [0]}, "threads: 0: give different numbers"),
+        ({"pipeline": "simulated", "attention": "eager,sdpa"}, "a simulation has none to change"),
         ({"sample_hz": 0}, "sample_hz: 0 is outside"),
         ({"inputs": []}, "inputs: nothing to run on"),
         ({"model": ""}, "model: empty"),

@@ -20,6 +20,7 @@ from llava_tui.analysis.roofline import (
     architecture_of,
     case_value,
     device_of,
+    dtype_of,
     stage_cost,
     work_of,
 )
@@ -54,8 +55,8 @@ class Change:
     """One sweep axis, two values: what a verifying session runs side by side."""
 
     axis: str
-    before: int
-    after: int
+    before: int | str
+    after: int | str
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,8 @@ class _Case:
     view: View
     insight: CaseInsight
     model: ModelFacts
+    dtype: str
+    attention: str
     made: Architecture
     work: Work
     fits: tuple[Fit, ...]
@@ -101,6 +104,11 @@ class _Case:
     @property
     def on_accelerator(self) -> bool:
         return not self.model.device.startswith("cpu")
+
+    @property
+    def settable(self) -> bool:
+        """Whether the worker can set attention and dtype on the model case by case."""
+        return self.view.header.pipeline == "llava"
 
     def share(self, path: str) -> float:
         """Of the run, 0 where it is not known."""
@@ -140,7 +148,9 @@ def advise(view: View, found: Insights, trust: Trust | None = None, case: str | 
         view=view,
         insight=insight,
         model=model,
-        made=architecture_of(model),
+        dtype=dtype_of(view, insight.case),
+        attention=str(case_value(view, insight.case, "attention") or model.attention),
+        made=architecture_of(model, dtype_of(view, insight.case)),
         work=work_of(view, insight.case),
         fits=found.fits,
         profile=view.fact(Profile),
@@ -311,7 +321,7 @@ def _encode(seen: _Case) -> Iterator[Advice]:
         )
     tower = _fit(seen, "encode.vision_tower")
     peaks = seen.insight.roofline.peaks
-    flops = peaks.of(seen.model.dtype) if peaks is not None else None
+    flops = peaks.of(seen.dtype) if peaks is not None else None
     if tower is None or tower.b <= 0 or flops is None:
         return
     try:
@@ -386,7 +396,7 @@ def _precision(seen: _Case) -> Iterator[Advice]:
     model_share = sum(
         seen.share(path) for path in ("encode.vision_tower", "encode.projector", "generate.prefill", "generate.decode")
     )
-    if seen.model.attention.startswith("eager"):
+    if seen.attention.startswith("eager"):
         share = seen.share("encode.vision_tower") + seen.share("generate.prefill")
         saved = 0.0
         try:
@@ -401,17 +411,17 @@ def _precision(seen: _Case) -> Iterator[Advice]:
             case=seen.id,
             title="attention is eager: use sdpa, or flash where there is a GPU",
             evidence=(
-                f"the model was loaded with {seen.model.attention} attention, which computes the masked half too and "
+                f"the model was loaded with {seen.attention} attention, which computes the masked half too and "
                 "writes every score to memory",
             ),
             remedy="--attention sdpa (flash_attention_2 on NVIDIA GPUs from Ampere on)",
             gain=saved or None,
             bound=share,
             metric="wall",
-            change=None,
+            change=Change("attention", "eager", "sdpa") if seen.settable else None,
             command="llava-tui run --from {session} --attention sdpa --headless",
         )
-    if seen.on_accelerator and seen.model.dtype == "float32":
+    if seen.on_accelerator and seen.dtype == "float32":
         yield Advice(
             id="half",
             rule=5,
@@ -422,7 +432,7 @@ def _precision(seen: _Case) -> Iterator[Advice]:
             gain=model_share / 2,
             bound=model_share,
             metric="wall",
-            change=None,
+            change=Change("dtype", "float32", "bfloat16") if seen.settable else None,
             command="llava-tui run --from {session} --dtype bfloat16 --headless",
         )
 
@@ -562,7 +572,7 @@ def _step_floor(seen: _Case, work: Work) -> float | None:
     if cost is None:
         return None
     peaks = seen.insight.roofline.peaks
-    flops = peaks.of(seen.model.dtype) if peaks is not None else None
+    flops = peaks.of(seen.dtype) if peaks is not None else None
     if peaks is None or flops is None:
         return cost.bytes
     return max(cost.flops / flops, cost.bytes / peaks.bandwidth)

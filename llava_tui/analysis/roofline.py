@@ -118,9 +118,15 @@ def device_of(view: View) -> str:
     return view.header.host.cpu if model.device.startswith("cpu") else model.device_name or model.device
 
 
-def architecture_of(model: ModelFacts) -> Architecture:
-    """The sizes of the model that was loaded."""
-    return architecture(model.config, model.dtype, model.parameters)
+def dtype_of(view: View, case: str) -> str:
+    """What the case's runs computed in: its own setting, else the model's; "" before a model is known."""
+    own = case_value(view, case, "dtype")
+    return str(own) if own else view.model.dtype if view.model is not None else ""
+
+
+def architecture_of(model: ModelFacts, dtype: str = "") -> Architecture:
+    """The sizes of the model that was loaded, run in ``dtype`` (else its own)."""
+    return architecture(model.config, dtype or model.dtype, model.parameters)
 
 
 def roofline(view: View, table: StepTable, peaks: Peaks | None) -> Roofline:
@@ -129,17 +135,18 @@ def roofline(view: View, table: StepTable, peaks: Peaks | None) -> Roofline:
     if model is None or not model.config:
         why = "the model's config is not in the session" if model is not None else "no model was loaded"
         return Roofline(device_of(view), peaks, "", (), (why,))
-    made, work = architecture_of(model), work_of(view, table.case)
+    dtype = dtype_of(view, table.case)
+    made, work = architecture_of(model, dtype), work_of(view, table.case)
     unknown = [f"{name}: {why}" for name, why in made.missing.items()]
-    flops = peaks.of(model.dtype) if peaks is not None else None
+    flops = peaks.of(dtype) if peaks is not None else None
     if peaks is None:
         unknown.append(
             f"peaks: {device_of(view) or 'the device'} is not in the table; llava-tui doctor --measure-peaks"
         )
     elif flops is None:
-        unknown.append(f"peaks: none in {model.dtype} for {peaks.device}")
-    if model.dtype not in DTYPE_BYTES:
-        unknown.append(f"dtype: bytes of {model.dtype} are not known; 2 are taken")
+        unknown.append(f"peaks: none in {dtype} for {peaks.device}")
+    if dtype not in DTYPE_BYTES:
+        unknown.append(f"dtype: bytes of {dtype} are not known; 2 are taken")
 
     rows = []
     for row in table.rows:
@@ -160,7 +167,7 @@ def roofline(view: View, table: StepTable, peaks: Peaks | None) -> Roofline:
             cost = None
         if cost is not None:
             rows.append(_against(DECODE_STEP, "decode, a token", cost, table.tpot.median, peaks, flops))
-    return Roofline(device_of(view), peaks, model.dtype, tuple(rows), tuple(dict.fromkeys(unknown)))
+    return Roofline(device_of(view), peaks, dtype, tuple(rows), tuple(dict.fromkeys(unknown)))
 
 
 def stage_cost(made: Architecture, work: Work, leaf: str) -> Cost | None:

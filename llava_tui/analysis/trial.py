@@ -24,8 +24,8 @@ class Proof:
 
     advice: str
     axis: str
-    before: int
-    after: int
+    before: int | str
+    after: int | str
     metric: str
     predicted: float | None
     bound: float | None

@@ -100,6 +100,9 @@ class Pipeline(Protocol):
     def check_case(self, case: Case) -> str:
         """Why this case cannot run (frames overflow the context), or "" if nothing is known against it."""
 
+    def prepare(self, case: Case) -> None:
+        """Sets what the case asks of the loaded model (attention, dtype, threads), before a run's clock starts."""
+
     def run(self, case: Case, inputs: tuple[str, ...], seed: int, probe: Probe) -> RunResult:
         """One execution. Raises :class:`PipelineError`, :class:`Cancelled`, or what the libraries raise."""
 

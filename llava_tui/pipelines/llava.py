@@ -21,6 +21,7 @@ from llava_tui.pipelines import checkpoints
 from llava_tui.pipelines.base import LLAVA_STAGES, PipelineError, Probe, RunResult, stage
 from llava_tui.pipelines.frames import Frames, sample_frames
 from llava_tui.pipelines.hooks import Watch
+from llava_tui.pipelines.settings import Settings
 from llava_tui.plan import DEMO, Case, Plan
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class LlavaPipeline:
         self.processor: Any = None
         self.config: dict[str, Any] = {}
         self.device: Any = None
+        self._settings: Settings | None = None
         self._warned: set[str] = set()
 
     # --- loading ---------------------------------------------------------------------------------------------------
@@ -61,6 +63,7 @@ class LlavaPipeline:
             probe.check()
             with stage(probe, "load.device"):
                 self.model.to(self.device)
+                self._settings = Settings(torch, self.model, self.plan)
         return self._facts(torch, folder or models.resolve(self.plan.model))
 
     def _folder(self) -> Path | None:
@@ -77,14 +80,14 @@ class LlavaPipeline:
         return folder
 
     def _load(self, torch: Any, transformers: Any, source: str, local: bool) -> None:
-        dtype = self.plan.dtype
+        dtype = self.plan.dtype.split(",")[0]
         if dtype == "auto" and self.device.type == "cpu":
             dtype = "float32"  # half precision is emulated on most CPUs
         options: dict[str, Any] = {"local_files_only": local}
         try:
             self.processor = transformers.AutoProcessor.from_pretrained(source, **options)
             if self.plan.attention != "auto":
-                options["attn_implementation"] = self.plan.attention
+                options["attn_implementation"] = self.plan.attention.split(",")[0]
             self.model, loaded = transformers.AutoModelForImageTextToText.from_pretrained(
                 source, dtype=dtype if dtype == "auto" else getattr(torch, dtype), output_loading_info=True, **options
             )
@@ -148,6 +151,10 @@ class LlavaPipeline:
 
     def check_case(self, case: Case) -> str:
         """Why ``case`` cannot run, or "". The model is loaded."""
+        try:
+            self.prepare(case)
+        except (ImportError, ValueError) as error:
+            return f"{case.attention or case.dtype}: {_first_line(error)}"
         image = self._image_token()
         if image and image in self.plan.prompt:
             return (
@@ -156,13 +163,18 @@ class LlavaPipeline:
         text = len(self.processor.tokenizer(self._prompt(case.frames)).input_ids) - case.frames
         return architecture.overflow(self.config, case.frames, text, case.new_tokens)
 
+    def prepare(self, case: Case) -> None:
+        """See :class:`~llava_tui.pipelines.base.Pipeline`."""
+        if self._settings is not None:
+            self.model = self._settings.apply(case)
+
     def detokenize(self, ids: list[int]) -> str:
         """Text of new token ids, special tokens left out."""
         return str(self.processor.decode(ids, skip_special_tokens=True))
 
     def close(self) -> None:
         """Frees the model."""
-        self.model = self.processor = None
+        self.model = self.processor = self._settings = None
         gc.collect()
         if self.device is not None and self.device.type == "cuda":
             import torch

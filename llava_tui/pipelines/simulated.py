@@ -191,6 +191,9 @@ class SimulatedPipeline:
             f"{CONTEXT_LENGTH}; {mend}"
         )
 
+    def prepare(self, case: Case) -> None:
+        """Nothing: the plan refuses settings for a simulation."""
+
     def run(self, case: Case, inputs: tuple[str, ...], seed: int, probe: Probe) -> RunResult:
         """See :class:`~llava_tui.pipelines.base.Pipeline`. ``MemoryError`` where the GPU would not hold the case."""
         noise = random.Random(seed)

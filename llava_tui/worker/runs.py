@@ -91,6 +91,7 @@ class Runs:
                 item=item_name(inputs),
             )
         )
+        pipeline.prepare(case)
         bare = BareProbe(self._journal.clock, self._check)
         if kind == "cross-check":
             self._measure(planned, bare, lambda probe: self._cross_check(pipeline, case, inputs, seed, probe))

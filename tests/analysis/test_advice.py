@@ -119,7 +119,10 @@ def test_prefill_that_is_mostly_pictures(tmp_path: Path) -> None:
 
 def test_eager_attention_and_float32_on_a_gpu(tmp_path: Path) -> None:
     eager = msgspec.structs.replace(MODEL, attention="eager")
-    assert given(tmp_path, model=eager)["attention"].rule == 5
+    advice = given(tmp_path, model=eager)["attention"]
+    assert advice.rule == 5
+    assert advice.change is not None
+    assert (advice.change.axis, advice.change.before, advice.change.after) == ("attention", "eager", "sdpa")
     full = msgspec.structs.replace(MODEL, dtype="float32")
     assert given(tmp_path / "f", model=full, times=with_times(decode=63 * 30.0, prefill=500))["half"].rule == 5
     on_cpu = msgspec.structs.replace(full, device="cpu", device_name="CPU")

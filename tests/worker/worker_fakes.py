@@ -42,6 +42,9 @@ class FakePipeline:
     def check_case(self, case):
         return self.refuse.get(case.id, "")
 
+    def prepare(self, case):
+        pass
+
     def run(self, case, inputs, seed, probe):
         self.used.append(inputs)
         count = self.counts[case.id] = self.counts.get(case.id, 0) + 1
