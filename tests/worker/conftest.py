@@ -82,9 +82,10 @@ def plan() -> Callable[..., Plan]:
 
 
 @pytest.fixture
-def start(tmp_path: Path, plan: Callable[..., Plan]) -> Iterator[Callable[..., Live]]:
+def start(tmp_path: Path, plan: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Live]]:
     """Launches a worker on a plan of those values (simulated, as fast as possible, counts fixed); ends what is left at
     the end."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # matrices are tiny, and other tests run beside
     begun: list[Live] = []
 
     def make(**values: Any) -> Live:
