@@ -91,7 +91,14 @@ class Runs:
                 item=item_name(inputs),
             )
         )
-        pipeline.prepare(case)
+        self._run_start = self._journal.now()
+        try:
+            pipeline.prepare(case)
+        except Exception as error:  # noqa: BLE001 - what a case asks for may be too much, or not be there
+            outcome, reason = self._failure(error)
+            self.end(outcome, reason, planned=planned)
+            self._give_up(planned, outcome, reason)
+            return
         bare = BareProbe(self._journal.clock, self._check)
         if kind == "cross-check":
             self._measure(planned, bare, lambda probe: self._cross_check(pipeline, case, inputs, seed, probe))
@@ -128,11 +135,7 @@ class Runs:
             taken_back = self._cooling.why(spans.start, planned.round)
         self.end(outcome, reason or taken_back, spans, result, planned, "discarded" if taken_back else "")
         if outcome != "ok" or spans is None:
-            if outcome != "cancelled" and planned.kind != "profile":
-                log.error("%s takes no further part: %s", case.id, reason)
-                self._schedule.drop(case.id, reason)
-                self._journal.tell_schedule()
-                release(self._device)
+            self._give_up(planned, outcome, reason)
             return None
         if planned.kind == "cold":
             self._schedule.cold_started()
@@ -143,6 +146,15 @@ class Runs:
         else:
             self._follow_up(planned, spans)
         return spans
+
+    def _give_up(self, planned: Planned, outcome: str, reason: str) -> None:
+        """A run did not go well: its case takes no further part, unless somebody cut it short or it was an extra."""
+        if outcome == "cancelled" or planned.kind == "profile":
+            return
+        log.error("%s takes no further part: %s", planned.case.id, reason)
+        self._schedule.drop(planned.case.id, reason)
+        self._journal.tell_schedule()
+        release(self._device)
 
     def _follow_up(self, planned: Planned, spans: Spans) -> None:
         """What a run that went well means for those to come."""

@@ -58,6 +58,15 @@ def test_a_failing_case_does_not_end_the_others(tmp_path, plan, stream, capsys, 
     assert pipeline.closed
 
 
+def test_a_case_that_cannot_be_prepared_ends_alone(tmp_path, plan, stream):
+    course, pipeline, _ = make_course(tmp_path, plan(**TWO), stream)
+    pipeline.unprepared = {F1: MemoryError("no room for a second copy")}
+    assert course.run() == 0
+    assert ended(stream, "out-of-memory") == [("cold", F1)]
+    assert [kind for kind, case in ended(stream) if case == F2] == ["cold", "warm-up", "cross-check", *["measured"] * 2]
+    assert last_state(stream)[0] == "closed"
+
+
 def test_every_case_fails(tmp_path, plan, stream):
     course, _, _ = make_course(
         tmp_path, plan(**TWO), stream, faults={(F1, 1): ValueError("a"), (F2, 1): ValueError("b")}

@@ -31,6 +31,7 @@ class FakePipeline:
         self.vision_calls: int | None = 1
         self.load_error: Exception | None = None
         self.refuse: dict[str, str] = {}
+        self.unprepared: dict[str, Exception] = {}
         self.closed = False
         self.used: list[tuple[str, ...]] = []
 
@@ -43,7 +44,8 @@ class FakePipeline:
         return self.refuse.get(case.id, "")
 
     def prepare(self, case):
-        pass
+        if case.id in self.unprepared:
+            raise self.unprepared[case.id]
 
     def run(self, case, inputs, seed, probe):
         self.used.append(inputs)
