@@ -35,7 +35,7 @@ def _facts(of: Measures) -> dict[str, Any]:
     facts |= {"frames": _told(of, "frames"), "batch": values.get("batch")}
     for name in ("prompt", "image", "new"):
         facts[f"{name} tokens"] = _told(of, f"{name}_tokens")
-    facts |= {key: value for key, value in values.items() if key not in ("frames", "batch", "new_tokens")}
+    facts |= {key: values[key] for key in ("dtype", "quantization") if key in values}
     return {key: value for key, value in facts.items() if value not in (None, "", ())}
 
 
@@ -50,6 +50,8 @@ def _setting(of: Measures) -> dict[str, Any]:
     for device in view.devices.values():
         setting["driver"] = device.driver
     setting |= view.header.versions
+    axes = (*_EXPLAINED, "dtype", "quantization")
+    setting |= {key: value for key, value in _values(of).items() if key not in axes}
     return {key: value for key, value in setting.items() if value not in (None, "", {}, [])}
 
 
@@ -106,7 +108,7 @@ def differences(
         other = _setting(of)
         notes += [
             f"{key}: {setting[key]} against {other[key]}"
-            for key in setting.keys() & other.keys()
+            for key in setting.keys() & other.keys() - swept.keys()
             if setting[key] != other[key]
         ]
     if not interleaved and not reasons and _texts(base) != _texts(runs_b[0]):

@@ -179,6 +179,18 @@ def test_what_a_session_sweeps_is_the_question_not_a_reason_to_refuse(tmp_path: 
     assert "the cases differ in frames (4 → 8)" in one.notes
 
 
+def test_a_setting_of_a_case_is_told_and_its_dtype_has_to_be_equal(tmp_path: Path) -> None:
+    cases = {name: {"frames": 4, "attention": name} for name in ("sdpa", "eager")}
+    swept = record(tmp_path / "swept", cases=cases)
+    one = only(compare([side(swept)]))
+    assert (one.reasons, one.notes) == ((), ("the cases differ in attention (sdpa → eager)",))
+    # Of two sessions: other attention is a difference to know of, another dtype is another computation.
+    other = record(tmp_path / "other", cases={"half": {"frames": 4, "attention": "eager", "dtype": "bfloat16"}})
+    apart = only(compare([side(swept, case="sdpa"), side(other, case="half")]))
+    assert apart.reasons == ("dtype: float16 against bfloat16",)
+    assert "attention: sdpa against eager" in apart.notes
+
+
 def test_clocks_that_differ_add_cycles(tmp_path: Path) -> None:
     a = record(tmp_path / "a", clock=2000, utilization=90)
     b = record(tmp_path / "b", clock=1000, utilization=60, session_factor=2.0, seed=1)
