@@ -91,7 +91,7 @@ def main() -> int:
     parser.add_argument("--sessions", type=int, default=100, help="of each row")
     count = parser.parse_args().sessions
     begun, worst = time.perf_counter(), True
-    print(f"{'injected':<30} {'to be named':<18} {'named':>9}   grades")
+    print(f"{'injected':<30} {'to be named':<21} {'named':>9}   grades")
     for trial in TRIALS:
         right = of = 0
         grades: Counter[str] = Counter()
@@ -105,7 +105,7 @@ def main() -> int:
         worst &= fine
         spread = " ".join(f"{grade}:{number}" for grade, number in sorted(grades.items()))
         print(
-            f"{trial.label:<30} {trial.named or 'A or B':<18} {right:>4}/{of:<4} {spread}{'' if fine else '   MISSED'}"
+            f"{trial.label:<30} {trial.named or 'A or B':<21} {right:>4}/{of:<4} {spread}{'' if fine else '   MISSED'}"
         )
     sessions = count * len(TRIALS)
     print(f"{sessions} sessions in {time.perf_counter() - begun:.0f} s")
