@@ -52,6 +52,13 @@ def test_settings_are_axes_where_there_are_several() -> None:
     assert (one.id, set(one.values())) == ("f4-b1-n64", {"frames", "batch", "new_tokens"})
 
 
+def test_counts_are_numbers_or_left_to_the_measuring() -> None:
+    assert (Plan().rounds, Plan().warmup) == ("auto", "auto")
+    plan = from_dict({"rounds": "20", "warmup": "auto"})
+    assert (plan.rounds, plan.warmup) == (20, "auto")
+    assert from_toml(from_dict({"rounds": 20, "time_limit_s": 2.5}).to_toml()).time_limit_s == 2.5
+
+
 @given(seed=st.integers(), round_=st.integers(0, 1000), frames=AXIS)
 def test_every_round_runs_every_case_once_in_an_order_of_its_own(
     seed: int, round_: int, frames: tuple[int, ...]
@@ -86,7 +93,13 @@ def test_rounds_do_not_share_one_order() -> None:
         ({"inputs": []}, "inputs: nothing to run on"),
         ({"model": ""}, "model: empty"),
         ({"fames": [1]}, "fames: no such field in a plan; did you mean frames?"),
-        ({"rounds": "many"}, "rounds"),
+        ({"rounds": "many"}, "rounds: 'many' is neither a whole number nor auto"),
+        ({"warmup": "1.5"}, "warmup: '1.5' is neither a whole number nor auto"),
+        ({"max_rounds": 9}, "max_rounds: 9 is outside 10…100000"),
+        ({"delta": 0}, "delta: 0 is outside 0.0001…0.5"),
+        ({"time_limit_s": 0}, "time_limit_s: 0 leaves no time to measure"),
+        ({"time_limit_s": float("nan")}, "time_limit_s: nan leaves no time to measure"),
+        ({"pipeline": "simulated", "profile": True}, "profile: a simulation has no operators"),
     ],
 )
 def test_what_cannot_run_is_refused_by_name(values: dict[str, object], message: str) -> None:
