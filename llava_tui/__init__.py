@@ -9,9 +9,10 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from llava_tui.analysis.comparison import Comparison
+    from llava_tui.analysis.whole import Analysis
     from llava_tui.session.timeline import Timeline
 
-__all__ = ["__version__", "compare", "open"]
+__all__ = ["__version__", "analyze", "compare", "open"]
 
 
 def open(path: str | Path) -> Timeline:
@@ -22,6 +23,17 @@ def open(path: str | Path) -> Timeline:
     from llava_tui.session.timeline import Timeline
 
     return Timeline.open(Path(path))
+
+
+def analyze(session: Timeline, case: str | None = None) -> Analysis:
+    """What the session says: steps, extremes, frames, batch, trust, roofline, advice; of all its cases or of ``case``.
+
+    Peaks that were measured on this machine are used where the data sheets do not know its hardware.
+    """
+    from llava_tui.analysis.whole import analyze as analyzed
+    from llava_tui.measured_peaks import load
+
+    return analyzed(session.now(), load(), case)
 
 
 def compare(baseline: Timeline, *others: Timeline, delta: float = 0.01) -> list[Comparison]:

@@ -71,7 +71,6 @@ _BOARDS = (
     _Board(("RTX A6000",), 154.8, 77.4, 768, _AMPERE),
     _Board(("RTX 6000 Ada Generation",), 364.2, 182.1, 960, _ADA),
     _Board(("GeForce RTX 3090",), 71, 35.6, 936, _AMPERE),
-    _Board(("GeForce RTX 3080",), 59.5, 29.8, 760, _AMPERE),
     _Board(("GeForce RTX 4090",), 165.2, 82.6, 1008, _ADA),
     _Board(("GeForce RTX 4080",), 97.5, 48.7, 717, _ADA),
 )

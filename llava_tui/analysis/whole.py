@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from llava_tui.analysis.advice import Advice, advise, case_of
+from llava_tui.analysis.footprint import Footprint, footprint
 from llava_tui.analysis.insights import Insights, insights
 from llava_tui.analysis.peaks import Peaks
 from llava_tui.analysis.trust import Trust, badge
@@ -17,6 +18,8 @@ class Analysis:
     insights: Insights
     trust: dict[str, Trust]
     """By case."""
+    footprints: dict[str, Footprint]
+    """Memory and energy, by case."""
     advice: tuple[Advice, ...]
     advised: str
     """The case that the advice is about; "" without a measured one."""
@@ -27,11 +30,13 @@ def analyze(
     measured_peaks: Mapping[str, Peaks] | None = None,
     case: str | None = None,
     beside: View | None = None,
+    status: str = "",
 ) -> Analysis:
     """The session as it was at ``view.t``; of all its cases, or of ``case`` alone. See
-    :func:`~llava_tui.analysis.insights.insights`."""
+    :func:`~llava_tui.analysis.insights.insights`; ``status`` as for :func:`~llava_tui.analysis.trust.badge`."""
     found = insights(view, measured_peaks, case, beside)
-    trust = {each.case: badge(view, each.case) for each in found.cases if each.table.n}
+    trust = {each.case: badge(view, each.case, status) for each in found.cases if each.table.n}
+    footprints = {case: footprint(view, case) for case in trust}
     about = case_of(found)
     advised = about.case if about is not None else ""
-    return Analysis(found, trust, advise(view, found, trust.get(advised), advised or None), advised)
+    return Analysis(found, trust, footprints, advise(view, found, trust.get(advised), advised or None), advised)

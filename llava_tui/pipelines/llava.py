@@ -215,6 +215,7 @@ class LlavaPipeline:
             image_tokens=counts[1],
             vision_calls=watch.vision_calls,
             facts={
+                "pictures": int(batch["pixel_values"].shape[:-3].numel()),
                 "sampling": ", ".join(sorted({clip.sampling for clip in clips})),
                 "frames_decoded": sum(clip.decoded for clip in clips),
                 "frame_indices": [clip.indices for clip in clips],

@@ -16,6 +16,7 @@ from llava_tui.analysis.roofline import Roofline, StageRoof
 from llava_tui.analysis.statistics import Summary
 from llava_tui.analysis.steps import StepRow, case_ids
 from llava_tui.analysis.whole import Analysis, analyze
+from llava_tui.session import store
 from llava_tui.session.reader import SessionError, read_header, safe_text
 from llava_tui.session.timeline import Timeline, View
 
@@ -37,7 +38,8 @@ def read(path: Path, folder: Path, case: str | None = None, beside: Path | None 
     if case is not None and case not in known:
         raise SessionError(f"--case {case}: {path.name} has no such case; it has {', '.join(known) or 'none yet'}")
     other = beside or _eventgpt(folder, path)
-    return view, analyze(view, load(), case, Timeline.open(other).now() if other is not None else None)
+    beside_view = Timeline.open(other).now() if other is not None else None
+    return view, analyze(view, load(), case, beside_view, store.status(path))
 
 
 def _eventgpt(folder: Path, path: Path) -> Path | None:
@@ -141,6 +143,7 @@ def _blocks(view: View, found: Analysis) -> Iterator[Block]:
     yield _head(view, whole)
     for case in whole.cases:
         yield _steps(case, found)
+        yield from _footprint(found, case.case)
         if case.roofline.stages or case.roofline.unknown:
             yield _roofline(case)
     if whole.fits:
@@ -205,7 +208,7 @@ def _interval(summary: Summary) -> str:
         return units.UNKNOWN
     if summary.low is None:
         return f"too few ({summary.n} of 6)"
-    return f"{units.duration(summary.low)} … {units.duration(summary.high)}"
+    return units.interval(summary.low, summary.high, summary.n)
 
 
 def _extreme_lines(found: Extremes) -> Iterator[str]:
@@ -225,6 +228,27 @@ def _trust_lines(found: Analysis, case: str) -> Iterator[str]:
         yield f"trust {trust.grade}" + ("" if trust.reasons else ": nothing against it")
         for reason in trust.reasons:
             yield f"  {MARKS[reason.level]} {reason.text}"
+
+
+def _footprint(found: Analysis, case: str) -> Iterator[Block]:
+    """Memory by stage and energy by step, where anything of the kind is known."""
+    of = found.footprints.get(case)
+    if of is None:
+        return
+    rows = tuple(
+        (
+            "  " * row.path.count(".") + row.title,
+            units.size(row.allocated.median),
+            units.size(row.reserved.median),
+            units.number(row.energy, "J"),
+        )
+        for row in of.rows
+        if row.allocated.n or row.energy is not None
+    )
+    lines = (f"a run takes {units.number(of.energy, 'J')}",) if of.energy is not None else ()
+    if rows or lines:
+        columns = ("step", "allocated at most", "reserved", "energy")
+        yield Block(f"memory and energy of {case}", lines, columns, rows)
 
 
 def _roofline(case: CaseInsight) -> Block:

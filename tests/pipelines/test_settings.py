@@ -46,7 +46,9 @@ def test_cases_run_on_what_they_ask_for_and_leave_no_trace(tiny: Path, clip: str
         assert str(model.dtype) == f"torch.{case.dtype}"
         attentions = {part.config._attn_implementation for part in model.modules() if hasattr(part, "config")}
         assert attentions == {case.attention}
-        tokens = pipeline.run(case, (clip,), 0, RecordingProbe()).token_ids
+        result = pipeline.run(case, (clip,), 0, RecordingProbe())
+        tokens = result.token_ids
+        assert result.facts["pictures"] == 2  # what the roofline takes the vision tower's work from
         assert tokens == pipeline.reference(case, (clip,), RecordingProbe())
         # A weight that was once converted would not say the same when its turn comes again.
         assert said.setdefault(case.id, tokens) == tokens
