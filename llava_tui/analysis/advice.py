@@ -1,7 +1,7 @@
 """What would make a run faster: a trigger, its evidence, the gain to expect, and the command that puts it to the test.
 
 A gain is told as the share of the run's time that it saves. It is bounded by Amdahl's law: no more than the share of
-the part that the change touches. The rules and their thresholds are those of ``docs/measurement.md``.
+the part that the change touches. The rules and their thresholds are those of ``docs/advice.md``.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Advice:
 
     id: str
     rule: int
-    """Its number in docs/measurement.md; 0: measure again."""
+    """Its number in docs/advice.md; 0: measure again."""
     case: str
     title: str
     evidence: tuple[str, ...]

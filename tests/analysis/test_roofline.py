@@ -23,7 +23,7 @@ def against(view: View, case: Case = ONE, peaks: Peaks | None = None) -> Rooflin
 
 
 @pytest.mark.parametrize(
-    # The table of docs/measurement.md: encode a frame, prefill at 1 and 3 frames, decode; ms.
+    # The table of docs/advice.md: encode a frame, prefill at 1 and 3 frames, decode; ms.
     ("device", "encode", "prefill_1", "prefill_3", "decode"),
     [
         ("NVIDIA A100-SXM4-80GB", 1.2, 27, 77, 6.7),
