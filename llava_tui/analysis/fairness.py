@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from llava_tui.analysis.measures import Measures, median
+from llava_tui.analysis.measures import Measures, case_values, median
 from llava_tui.session.timeline import View
 
 _EXPLAINED = {
@@ -31,7 +31,7 @@ def _facts(of: Measures) -> dict[str, Any]:
         }
         if model.digest:  # The same model may lie in another folder.
             del facts["model"]
-    values = _values(of)
+    values = case_values(of.view, of.case)
     facts |= {"frames": _told(of, "frames"), "batch": values.get("batch")}
     for name in ("prompt", "image", "new"):
         facts[f"{name} tokens"] = _told(of, f"{name}_tokens")
@@ -51,17 +51,8 @@ def _setting(of: Measures) -> dict[str, Any]:
         setting["driver"] = device.driver
     setting |= view.header.versions
     axes = (*_EXPLAINED, "dtype", "quantization")
-    setting |= {key: value for key, value in _values(of).items() if key not in axes}
+    setting |= {key: value for key, value in case_values(of.view, of.case).items() if key not in axes}
     return {key: value for key, value in setting.items() if value not in (None, "", {}, [])}
-
-
-def _values(of: Measures) -> dict[str, Any]:
-    schedules = of.view.schedules
-    for event in reversed(schedules["event"]):  # a case that failed is in earlier ones only
-        for case in event.cases:
-            if case.id == of.case:
-                return dict(case.values)
-    return {}
 
 
 def _told(of: Measures, column: str) -> tuple[float, ...]:
@@ -118,7 +109,7 @@ def differences(
 
 def _swept(a: Measures, b: Measures) -> dict[str, tuple[Any, Any]]:
     """The plan's values in which two cases of one session differ: what the comparison is about."""
-    x, y = _values(a), _values(b)
+    x, y = case_values(a.view, a.case), case_values(b.view, b.case)
     return {key: (x.get(key), y.get(key)) for key in sorted(x.keys() | y.keys()) if x.get(key) != y.get(key)}
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from llava_tui.analysis import references
-from llava_tui.analysis.measures import measures
+from llava_tui.analysis.measures import case_values, measures
 from llava_tui.analysis.peaks import Peaks, peaks_of
 from llava_tui.analysis.roofline import Roofline, case_value, device_of, roofline
 from llava_tui.analysis.statistics import Floats, median_interval
@@ -285,11 +285,10 @@ def batch_impacts(view: View, tables: Sequence[StepTable]) -> tuple[BatchImpact,
 
 def _groups(view: View, cases: Sequence[str], axis: str) -> list[dict[int, str]]:
     """Cases that are alike but for their value on ``axis``, by that value; groups of one left out."""
-    schedule = view.schedule
-    values = {each.id: each.values for each in schedule.cases} if schedule is not None else {}
+    values = {case: case_values(view, case) for case in cases}
     groups: dict[str, dict[int, str]] = {}
     for case in cases:
-        value = values.get(case, {}).get(axis)
+        value = values[case].get(axis)
         if isinstance(value, int):
             rest = sorted((name, each) for name, each in values[case].items() if name != axis)
             groups.setdefault(repr(rest), {})[value] = case

@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 
+from llava_tui.analysis.measures import case_values
 from llava_tui.analysis.peaks import Peaks
 from llava_tui.analysis.steps import StepTable
 from llava_tui.costs import DTYPE_BYTES, Architecture, Cost, Underived, architecture
@@ -103,10 +104,8 @@ def work_of(view: View, case: str) -> Work:
 
 
 def case_value(view: View, case: str, axis: str) -> int | float | str | None:
-    """A case's value on a sweep axis; ``None`` where the schedule does not tell."""
-    schedule = view.schedule
-    known = schedule.cases if schedule is not None else []
-    return next((each.values.get(axis) for each in known if each.id == case), None)
+    """A case's value on a sweep axis; ``None`` where no schedule tells."""
+    return case_values(view, case).get(axis)
 
 
 def device_of(view: View) -> str:

@@ -13,6 +13,7 @@ import msgspec
 
 from llava_tui import units
 from llava_tui.analysis.advice import Advice
+from llava_tui.analysis.measures import case_values
 from llava_tui.analysis.trial import Proof, prove, trial_plan
 from llava_tui.analysis.whole import Analysis
 from llava_tui.events import Notes
@@ -121,10 +122,8 @@ def proof_text(view: View, advice: Advice, proof: Proof, trial: str) -> str:
 
 def _values(view: View, case: str) -> dict[str, Any]:
     """The case's place on every axis. Raises :class:`SessionError` where the session does not tell."""
-    schedule = view.schedule
-    for each in schedule.cases if schedule is not None else []:
-        if each.id == case:
-            return dict(each.values)
+    if values := case_values(view, case):
+        return values
     raise SessionError(f"{case}: the session does not say what this case is; run it again")
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from made_sessions import MS, a100, make
 
+from llava_tui import events
 from llava_tui.analysis.insights import Fit, Insights, insights
 from llava_tui.analysis.references import UNVERIFIED
 from llava_tui.analysis.whole import analyze
@@ -70,6 +71,14 @@ def test_drift_does_not_tilt_the_line_because_rounds_are_paired(tmp_path: Path) 
 
     fit = fit_of(insights(make(tmp_path / "s", FRAMES, times=drifting)), "encode")
     assert fit.a / fit.b == pytest.approx(3.1 / 8.608, rel=0.01)
+
+
+def test_what_a_batch_gave_before_its_case_failed_is_told(tmp_path: Path) -> None:
+    small, large = Case(1, 1, 32), Case(1, 8, 32)
+    dropped = events.Schedule(t=4, cases=[events.Case(small.id, small.values())], rounds=12, runs=12)
+    found = insights(make(tmp_path / "s", [small, large], extra=[dropped]))
+    assert [point.batch for impact in found.batches for point in impact.points] == [1, 8]
+    assert found.cases[-1].roofline.stage("prefill").flops == 8 * found.cases[0].roofline.stage("prefill").flops  # type: ignore[union-attr]
 
 
 def test_few_rounds_have_no_interval_and_one_frame_count_no_line(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from llava_tui import events
+from llava_tui.analysis.measures import ALL_CASES
+from llava_tui.analysis.roofline import case_value
 from llava_tui.analysis.steps import UNACCOUNTED, case_ids, current_case, step_table
 from llava_tui.session.timeline import Timeline
 from llava_tui.session.writer import StreamWriter, write_atomically
@@ -42,10 +44,18 @@ class Recording:
         self.stream.write(events.StageTree(t=self.t, stages=TREE))
         self.stream.write(events.Schedule(t=self.t, cases=[CASE], rounds=9, runs=9))
 
-    def add(self, *, kind: str = "measured", outcome: str = "ok", encode: int | None = 20, scale: float = 1.0) -> None:
+    def add(
+        self,
+        *,
+        kind: str = "measured",
+        outcome: str = "ok",
+        encode: int | None = 20,
+        scale: float = 1.0,
+        case: str = CASE.id,
+    ) -> None:
         self.t += MS
         self.run += 1
-        self.stream.write(events.RunStart(t=self.t, run=self.run, kind=kind, case=CASE.id))
+        self.stream.write(events.RunStart(t=self.t, run=self.run, kind=kind, case=case))
         start = self.t
         self.t += int(100 * MS * scale)
         took = {"frames": 10, "frames.decode_frames": 8, "encode": encode, "encode.vision_tower": 12}
@@ -105,6 +115,21 @@ def test_metrics_follow_their_definitions(recording: Recording) -> None:
     assert table.tokens_per_second.median == pytest.approx(2 * 2 / 0.042)  # two sequences, two tokens after the first
     assert table.frames_per_second.median == pytest.approx(400)
     assert (table.ttft.low, table.ttft.high) == (50 * MS, 50 * MS)
+
+
+def test_a_case_that_failed_part_way_keeps_its_batch(recording: Recording) -> None:
+    recording.add()
+    recording.stream.write(events.Schedule(t=recording.t, cases=[events.Case("f4", {"frames": 4})], rounds=9, runs=9))
+    view = Timeline.open(recording.path).now()
+    for case in (CASE.id, ALL_CASES):
+        assert step_table(view, case).tokens_per_second.median == pytest.approx(2 * 2 / 0.042)
+    assert case_value(view, CASE.id, "batch") == 2
+
+
+def test_without_a_batch_tokens_a_second_are_not_known(recording: Recording) -> None:
+    recording.add(case="unheard-of")
+    table = step_table(Timeline.open(recording.path).now(), "unheard-of")
+    assert (table.tpot.median, table.tokens_per_second.median) == (21 * MS, None)
 
 
 def test_only_measured_runs_that_went_well_count(recording: Recording) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from llava_tui.analysis.measures import case_values
 from llava_tui.tui.widgets import figures
 from llava_tui.tui.widgets.cells import TEXT, Line, clip, fit, join, width_of
 from llava_tui.tui.widgets.course import progress
@@ -90,12 +91,7 @@ def model_facts(view: View) -> str:
 
 
 def _case_values(view: View, look: Look) -> list[str]:
-    case, schedule = look.case_of(view), view.schedule
-    values: dict[str, Any] = {}
-    if schedule is not None:
-        values = next((dict(known.values) for known in schedule.cases if known.id == case), {})
-    if not values:
-        return []
+    values = case_values(view, look.case_of(view))
     words = [f"frames {values['frames']}"] if "frames" in values else []
     if values.get("batch", 1) != 1:
         words.append(f"batch {values['batch']}")
