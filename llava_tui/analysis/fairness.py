@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from llava_tui.analysis.machine import Watched
 from llava_tui.analysis.measures import Measures, case_values, median
 from llava_tui.session.timeline import View
 
@@ -134,23 +135,13 @@ def _shown(value: Any) -> str:
 
 
 def clock(of: Measures) -> float | None:
-    """Median SM clock, MHz, of the samples within the runs."""
-    return _sampled(of, "sm_clock_mhz")
+    """Median SM clock of the model's GPUs, MHz, of the samples within the runs."""
+    return median(Watched(of).column("sm_clock_mhz"))
 
 
 def utilization(of: Measures) -> float | None:
-    """Median GPU utilization, percent, of the samples within the runs."""
-    return _sampled(of, "utilization")
-
-
-def _sampled(of: Measures, column: str) -> float | None:
-    samples = of.view.samples
-    if not samples.n or not of.n:
-        return None
-    t = np.asarray(samples["t"])
-    run = np.searchsorted(of.starts, t, "right") - 1
-    inside = (run >= 0) & (t <= (of.starts + of.wall)[run])
-    return median(np.asarray(samples[column], dtype=np.float64)[inside])
+    """Median utilization of the model's GPUs, percent, of the samples within the runs."""
+    return median(Watched(of).column("utilization"))
 
 
 def machine_of(view: View) -> str:

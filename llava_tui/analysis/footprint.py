@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from llava_tui.analysis.machine import gpus_of
 from llava_tui.analysis.measures import Measures, measures
 from llava_tui.analysis.statistics import Floats, Summary, summarize
 from llava_tui.session.timeline import View
@@ -30,8 +31,8 @@ class StageFootprint:
     reserved: Summary
     """Peak of what the allocator held, bytes."""
     energy: float | None
-    """Of the whole board, J a run; of steps only. ``None`` where it cannot be told: no counter, too few samples, a step
-    shorter than :data:`SHORTEST_NS` or than the time between two samples."""
+    """Of the model's whole boards, J a run; of steps only. ``None`` where it cannot be told: no counter, too few
+    samples, a step shorter than :data:`SHORTEST_NS` or than the time between two samples."""
     energy_error: float | None
     """Standard error of it, J."""
 
@@ -45,7 +46,7 @@ class Footprint:
     rss: Summary
     """The worker's resident memory at each run's end, bytes."""
     energy: float | None
-    """Of the whole board, J a run: a mean."""
+    """Of the model's whole boards, J a run: a mean."""
 
 
 def footprint(view: View, case: str) -> Footprint:
@@ -62,11 +63,12 @@ def footprint(view: View, case: str) -> Footprint:
 
 
 def _counter(of: Measures) -> tuple[Floats, Floats]:
-    """Times (ns) and the energy counters' readings (J) at them, of all GPUs together; empty without a counter."""
+    """Times (ns) and the energy counters' readings (J) at them, of the model's GPUs together; empty
+    without a counter."""
     samples = of.view.samples
     joules = np.asarray(samples["energy_mj"], dtype=np.float64) / 1e3
     t, gpu = np.asarray(samples["t"], dtype=np.float64), np.asarray(samples["gpu"])
-    gpus = [index for index in np.unique(gpu) if np.isfinite(joules[gpu == index]).any()]
+    gpus = [index for index in gpus_of(of.view) if np.isfinite(joules[gpu == index]).any()]
     if not gpus:
         return np.empty(0), np.empty(0)
     times = t[(gpu == gpus[0]) & np.isfinite(joules)]

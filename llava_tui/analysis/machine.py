@@ -17,6 +17,44 @@ Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 
+def gpus_of(view: View) -> list[int]:
+    """The GPUs that the model was on, of those that were watched; empty where it ran on none.
+
+    Known by the UUID of its device; else those that held the worker's memory, or list its process; else the one that
+    its device's name numbers, which is a guess: visible devices are counted anew.
+    """
+    model, samples = view.model, view.samples
+    if model is None or model.device.split(":")[0] in ("cpu", "meta", ""):
+        return []
+    seen = np.asarray(samples["gpu"])
+    watched = sorted({int(gpu) for gpu in np.unique(seen)})
+    held = [int(gpu) for gpu in np.unique(seen[np.asarray(samples["worker_memory"]) > 0])]
+    places = model.extra.get("device_map")
+    spread = isinstance(places, dict) and len(set(places.values())) > 1
+    if named := _named(view, model.extra.get("gpu_uuid")):
+        return [gpu for gpu in watched if gpu in named or (spread and gpu in held)]
+    if held:
+        return held
+    table, own = view.processes, view.header.pid
+    pairs = zip(np.asarray(table["gpu"]).tolist(), table["processes"], strict=True)
+    lists = {gpu for gpu, listed in pairs if any(process.pid == own for process in listed)}
+    if ours := [gpu for gpu in watched if gpu in lists]:
+        return ours
+    number = model.device.partition(":")[2]
+    return [int(number)] if number.isdigit() and int(number) in watched else watched[:1]
+
+
+def _named(view: View, uuid: object) -> set[int]:
+    """GPUs of that UUID, which libraries give with or without what kind of thing it is of ("GPU-", "MIG-")."""
+    if not isinstance(uuid, str) or not uuid:
+        return set()
+    return {gpu for gpu, device in view.devices.items() if _plain(device.uuid) == _plain(uuid)}
+
+
+def _plain(uuid: str) -> str:
+    return uuid.lower().removeprefix("gpu-").removeprefix("mig-")
+
+
 @dataclass(frozen=True)
 class Watched:
     """The samples of the GPUs that the case ran on, and of the host, taken within its measured runs."""
@@ -29,18 +67,8 @@ class Watched:
 
     @cached_property
     def gpus(self) -> list[int]:
-        """The GPUs that the model was on: those that held the worker's memory, or the one that its device names. Empty
-        where it ran on none."""
-        model, samples = self.view.model, self.view.samples
-        if model is None or model.device.split(":")[0] in ("cpu", "meta", ""):
-            return []
-        seen = np.asarray(samples["gpu"])
-        held = np.unique(seen[np.asarray(samples["worker_memory"]) > 0])
-        if held.size:
-            return [int(gpu) for gpu in held]
-        known = sorted({int(gpu) for gpu in np.unique(seen)})
-        number = model.device.partition(":")[2]
-        return [int(number)] if number.isdigit() and int(number) in known else known[:1]
+        """See :func:`gpus_of`."""
+        return gpus_of(self.view)
 
     @cached_property
     def _rows(self) -> Ints:

@@ -9,6 +9,7 @@ import pytest
 from recorded import MS, record, view
 
 from llava_tui import events
+from llava_tui.analysis.fairness import clock, utilization
 from llava_tui.analysis.footprint import footprint
 from llava_tui.analysis.measures import measures
 from llava_tui.session.writer import StreamWriter
@@ -98,6 +99,22 @@ def test_a_long_runs_energy_is_the_counters_rise(tmp_path: Path) -> None:
     stream.close()
     telemetry.close()
     assert footprint(view(path), "a").energy == pytest.approx(1.0)
+
+
+def test_other_boards_of_the_machine_do_not_count(tmp_path: Path) -> None:
+    alone, among = powered(tmp_path / "alone", 60), powered(tmp_path / "among", 60)
+    telemetry = StreamWriter(among / "telemetry.jsonl")
+    last = int(view(among).samples["t"][-1])
+    for gpu in (1, 2):
+        for at in range(PERIOD // 2, last, PERIOD):
+            energy = at // MS * 70
+            telemetry.write(events.GpuSample(t=at, gpu=gpu, energy_mj=energy, utilization=0.0, sm_clock_mhz=300))
+    telemetry.close()
+    first, second = (footprint(view(path), "a") for path in (alone, among))
+    assert first.energy is not None
+    assert (second.energy, second.rows[-1].energy) == (first.energy, first.rows[-1].energy)
+    of = measures(view(among), "a")
+    assert (clock(of), utilization(of)) == (None, None)
 
 
 def test_memory_peaks_by_stage_and_what_the_allocator_does_not_tell(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 import scipy.stats
 
 from llava_tui import events
+from llava_tui.analysis.machine import gpus_of
 from llava_tui.analysis.series import autocorrelation, detrended, ranks, trend
 from llava_tui.analysis.trust import GRADES, WEIGHT, Reason, badge
 from llava_tui.pipelines.simulated_session import simulated_session
@@ -155,7 +156,9 @@ def test_a_case_is_not_blamed_for_another_ones_end():
 class Session:
     """A recorded session of ten runs of 100 ms on a GPU, with telemetry to order."""
 
-    def __init__(self, path: Path, device: str = "cuda:0", provenance: str = "pretrained", pid: int = 10) -> None:
+    def __init__(
+        self, path: Path, device: str = "cuda:0", provenance: str = "pretrained", pid: int = 10, extra=None
+    ) -> None:
         self.path = path
         path.mkdir(exist_ok=True)
         host = events.HostFacts(hostname="h", os="o", cpu="c", cores=8, memory=1)
@@ -171,7 +174,7 @@ class Session:
         stages = [events.StageInfo("generate", "3 generate"), events.StageInfo("generate.decode", "decode", "device")]
         self.stream.write(events.StageTree(t=0, stages=stages))
         self.end(0, "load", 0, 900 * MS)
-        facts = {"parameters": 1, "dtype": "float16", "model_type": "llava"}
+        facts = {"parameters": 1, "dtype": "float16", "model_type": "llava", "extra": extra or {}}
         self.stream.write(events.ModelFacts(t=S, name="m", device=device, **facts))
         for run in range(1, 12):
             self.end(run, "cold" if run == 1 else "measured", run * S, 100 * MS + run)
@@ -229,6 +232,34 @@ def test_a_few_samples_at_the_power_limit_are_nothing_and_many_are_amber(tmp_pat
 def test_a_gpu_that_nobody_watched_is_no_a(tmp_path):
     trust = Session(tmp_path).badge()
     assert (trust.grade, kinds(trust)) == ("B", {"unwatched"})
+
+
+@pytest.mark.parametrize(
+    ("device", "model", "samples", "processes"),
+    [
+        ("cuda", {"gpu_uuid": "ab-1"}, {0: 5}, {0: 10}),  # by its UUID, whoever else holds memory in our name
+        ("cuda:0", {"gpu_uuid": "MIG-AB-1"}, {}, {}),
+        ("cuda:0", {"gpu_uuid": "unheard-of"}, {1: 5}, {}),
+        ("cuda:0", {}, {1: 5}, {0: 10}),
+        ("cuda:0", {}, {}, {1: 10}),
+        ("cuda:1", {}, {}, {1: 99}),
+    ],
+)
+def test_which_gpu_is_the_models(tmp_path, device, model, samples, processes):
+    session = Session(tmp_path, device=device, extra=model)
+    for gpu in (0, 1):
+        session.telemetry.write(events.GpuDevice(t=0, gpu=gpu, uuid=f"GPU-ab-{gpu}"))
+        seen = [events.GpuProcess(processes[gpu])] if gpu in processes else []
+        session.telemetry.write(events.GpuSample(t=0, gpu=gpu, worker_memory=samples.get(gpu), processes=seen))
+    assert gpus_of(Timeline.open(tmp_path).now()) == [1]
+
+
+def test_a_model_on_several_gpus_is_on_all_that_hold_it(tmp_path):
+    session = Session(tmp_path, extra={"gpu_uuid": "ab-0", "device_map": {"tower": "0", "language": "2"}})
+    for gpu in range(3):
+        session.telemetry.write(events.GpuDevice(t=0, gpu=gpu, uuid=f"GPU-ab-{gpu}"))
+        session.telemetry.write(events.GpuSample(t=0, gpu=gpu, worker_memory=None if gpu == 1 else 5))
+    assert gpus_of(Timeline.open(tmp_path).now()) == [0, 2]
 
 
 def test_a_cpu_run_does_not_ask_the_gpus(tmp_path):
