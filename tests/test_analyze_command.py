@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -23,15 +24,27 @@ QUICK = (
 )
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
+def cli(tmp_path_factory: pytest.TempPathFactory) -> Cli:
+    """The real command on one folder of sessions that this module's tests share."""
+    environment = os.environ | {"LLAVA_TUI_SESSIONS": str(tmp_path_factory.mktemp("sessions"))}
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "llava_tui", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=100, env=environment)
+
+    return run
+
+
+@pytest.fixture(scope="module")
 def session(cli: Cli) -> str:
     """Four new tokens at two and four frames on an H100: prefill is mostly pictures."""
-    ran = cli("run", *QUICK, "--frames", "2,4", "--new-tokens", "4", "--rounds", "12", "--json")
+    ran = cli("run", *QUICK, "--frames", "2,4", "--new-tokens", "4", "--rounds", "12", "--name", "shared", "--json")
     assert ran.returncode == 0, ran.stderr
     return str(json.loads(ran.stdout)["id"])
 
 
-def test_analyze_tells_everything_and_marks_it_simulated(cli: Cli, session: str, sessions: Path) -> None:
+def test_analyze_tells_everything_and_marks_it_simulated(cli: Cli, session: str) -> None:
     page = cli("analyze", session)
     assert page.returncode == 0, page.stderr
     for said in (
@@ -86,9 +99,9 @@ def test_advice_proves_itself(cli: Cli, session: str) -> None:
 
 def test_a_mistake_is_one_line_that_helps(cli: Cli, session: str) -> None:
     for arguments, says in (
-        (("advise", "@latest", "--verify", "--only", "prefetch"), "no sweep axis"),
-        (("advise", "@latest", "--verify", "--only", "nothing"), "there is: fewer-frames"),
-        (("analyze", "@latest", "--case", "f9"), "it has f2-b1-n4, f4-b1-n4"),
+        (("advise", session, "--verify", "--only", "prefetch"), "no sweep axis"),
+        (("advise", session, "--verify", "--only", "nothing"), "there is: fewer-frames"),
+        (("analyze", session, "--case", "f9"), "it has f2-b1-n4, f4-b1-n4"),
         (("analyze", "nowhere"), "nowhere"),
     ):
         refused = cli(*arguments)

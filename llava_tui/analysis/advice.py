@@ -282,7 +282,7 @@ def _launches(seen: _Case) -> Iterator[Advice]:
         rule=2,
         case=seen.id,
         title="decode is launch-bound: static cache and compile (CUDA graphs)",
-        evidence=(low, f"kernels run in {kernels:.0%} of decode's span, by the profiled run"),
+        evidence=(low, f"kernels run in {kernels:.0%} of decode's span, by the profiled run{_of(seen)}"),
         remedy="one graph a step instead of a launch a kernel; what kernels take remains",
         gain=share * (1 - kernels),
         bound=share,
@@ -290,6 +290,11 @@ def _launches(seen: _Case) -> Iterator[Advice]:
         change=None,
         command="llava-tui run --from {session} --profile --headless",
     )
+
+
+def _of(seen: _Case) -> str:
+    """Of which case the profiled run was, where it was another."""
+    return f" (of {seen.profile.case})" if seen.profile is not None and seen.profile.case != seen.id else ""
 
 
 def _encode(seen: _Case) -> Iterator[Advice]:
@@ -343,6 +348,20 @@ def _encode(seen: _Case) -> Iterator[Advice]:
             metric="wall",
             change=None,
             command="llava-tui run --from {session} --attention sdpa --headless",
+        )
+    elif mfu >= NEAR_FLOOR and part > ENCODE_MATTERS:
+        yield Advice(
+            id="encode-floor",
+            rule=3,
+            case=seen.id,
+            title="the vision tower is near its floor: nothing is left there",
+            evidence=(f"a further frame takes {_ms(tower.b)} in the vision tower: MFU {mfu:.0%}",),
+            remedy="look elsewhere, or encode fewer frames",
+            gain=None,
+            bound=part * (1 - min(mfu, 1.0)),
+            metric="wall",
+            change=None,
+            command="llava-tui analyze {session}",
         )
 
 
@@ -620,9 +639,7 @@ def _memory(seen: _Case) -> float | None:
 
 
 def _fit(seen: _Case, path: str) -> Fit | None:
-    batch, new_tokens = seen.axis("batch"), seen.axis("new_tokens")
-    alike = (fit for fit in seen.fits if (fit.path, fit.batch, fit.new_tokens) == (path, batch, new_tokens))
-    return next(alike, None)
+    return next((fit for fit in seen.fits if fit.path == path and seen.id in fit.cases), None)
 
 
 def _most(values: Any) -> float:

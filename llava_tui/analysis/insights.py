@@ -61,6 +61,9 @@ class Fit:
     """
 
     path: str
+    alike: str
+    """What the cases share: "b1 n64", with their settings where they have any."""
+    cases: tuple[str, ...]
     frames: tuple[int, ...]
     batch: int
     new_tokens: int
@@ -93,6 +96,10 @@ class BatchPoint:
 
 @dataclass(frozen=True, slots=True)
 class BatchImpact:
+    """Cases that differ in batch alone."""
+
+    alike: str
+    """What they share: "f4 n64", with their settings where they have any."""
     frames: int
     new_tokens: int
     points: tuple[BatchPoint, ...]
@@ -247,6 +254,8 @@ def frame_fit(view: View, path: str, group: Mapping[int, str]) -> Fit | None:
     any_case = next(iter(group.values()))
     return Fit(
         path=path,
+        alike=_alike(view, any_case, "frames"),
+        cases=tuple(group.values()),
         frames=tuple(int(count) for count in frames),
         batch=_whole(view, any_case, "batch"),
         new_tokens=_whole(view, any_case, "new_tokens"),
@@ -278,8 +287,8 @@ def batch_impacts(view: View, tables: Sequence[StepTable]) -> tuple[BatchImpact,
             points.append(BatchPoint(case, batch, wall, each, throughput, first / each))
         if len(points) > 1:
             any_case = points[0].case
-            alike = _whole(view, any_case, "frames"), _whole(view, any_case, "new_tokens")
-            impacts.append(BatchImpact(*alike, tuple(points)))
+            frames, new_tokens = (_whole(view, any_case, axis) for axis in ("frames", "new_tokens"))
+            impacts.append(BatchImpact(_alike(view, any_case, "batch"), frames, new_tokens, tuple(points)))
     return tuple(impacts)
 
 
@@ -293,6 +302,12 @@ def _groups(view: View, cases: Sequence[str], axis: str) -> list[dict[int, str]]
             rest = sorted((name, each) for name, each in values[case].items() if name != axis)
             groups.setdefault(repr(rest), {})[value] = case
     return [dict(sorted(group.items())) for group in groups.values() if len(group) > 1]
+
+
+def _alike(view: View, case: str, axis: str) -> str:
+    letters = {"frames": "f", "batch": "b", "new_tokens": "n", "threads": "t"}
+    values = case_values(view, case).items()
+    return " ".join(f"{letters.get(name, '')}{value}" for name, value in values if name != axis)
 
 
 def _whole(view: View, case: str, axis: str) -> int:

@@ -302,7 +302,7 @@ def _fits(fits: Sequence[Fit]) -> Block:
     columns = ("T = a + b × frames", "a", "95 % interval", "b, a frame", "95 % interval", "rounds", "misfit")
     rows = tuple(
         (
-            f"{fit.path} (b{fit.batch} n{fit.new_tokens}; {', '.join(map(str, fit.frames))})",
+            f"{fit.path} ({fit.alike}; {', '.join(map(str, fit.frames))})",
             units.duration(fit.a),
             _span(fit.a_low, fit.a_high),
             units.duration(fit.b),
@@ -331,7 +331,7 @@ def _batches(impact: BatchImpact) -> Block:
         )
         for point in impact.points
     )
-    return Block(f"what a batch gives (frames {impact.frames}, new tokens {impact.new_tokens})", (), columns, rows)
+    return Block(f"what a batch gives ({impact.alike})", (), columns, rows)
 
 
 def _advice(view: View, found: Analysis) -> Block:

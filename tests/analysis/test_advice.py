@@ -103,6 +103,16 @@ def test_a_vision_tower_far_from_its_floor(tmp_path: Path) -> None:
     assert "MFU 3%" in found["encode-kernels"].evidence[0]
     assert "encode-kernels" not in given(tmp_path / "fine", FRAMES)  # 50 %
 
+    def near_the_floor(case: Case, round_: int) -> dict[str, float]:
+        usual = a100(case, round_)
+        quick = {"frames.decode_frames": 1.0, "encode.preprocess": 1.0, "encode.vision_tower": 2.0 * case.frames}
+        return usual | quick | {"generate.prefill": usual["generate.prefill"] / 2}
+
+    short = [Case(frames, 1, 2) for frames in (1, 2, 4)]
+    left = given(tmp_path / "near", short, times=near_the_floor)["encode-floor"]
+    assert (left.rule, left.gain) == (3, None)
+    assert "MFU 61%" in left.evidence[0]
+
 
 def test_prefill_that_is_mostly_pictures(tmp_path: Path) -> None:
     cases = [Case(4, 1, 4)]
