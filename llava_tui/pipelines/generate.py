@@ -58,7 +58,8 @@ class TimedLoop:
             input_ids = torch.cat([input_ids, ids[:, None]], -1)
             self.probe.token(ids)
             unfinished = unfinished & ~stopping_criteria(input_ids, None)
-            # The library reads this flag after every token as well: it is part of what decoding costs.
+            # Read after every token, as the library does it: it is part of what decoding costs. Only on mps the
+            # library reads it a token later; there our loop waits for the device where a plain generate() does not.
             return bool(unfinished.max() != 0)
 
         with stage(self.probe, "generate.prefill"):

@@ -146,6 +146,7 @@ class LlavaPipeline:
                     name: str(place) for name, place in (getattr(model, "hf_device_map", None) or {}).items()
                 },
                 "folder": str(folder or ""),
+                **({"gpu_uuid": uuid} if (uuid := _gpu_uuid(torch, self.device)) else {}),
             },
         )
 
@@ -355,13 +356,15 @@ def _import_libraries() -> tuple[Any, Any]:
 
 
 def _device(torch: Any, wanted: str) -> Any:
+    """The device that is wanted, made current: an accelerator by its number, for a name without one means another
+    device in every place that asks for the current one."""
     try:
         if wanted != "auto":
             device = torch.device(wanted)
             torch.empty(1, device=device)
-            return device
+            return _make_current(torch, device)
         if torch.accelerator.is_available():
-            return torch.accelerator.current_accelerator()
+            return _make_current(torch, torch.accelerator.current_accelerator())
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise PipelineError(
             f"device {wanted}: cannot be used here: {_first_line(error)}; try --device auto, or cpu"
@@ -369,10 +372,26 @@ def _device(torch: Any, wanted: str) -> Any:
     return torch.device("cpu")
 
 
+def _make_current(torch: Any, device: Any) -> Any:
+    module: Any = None if device.type in ("cpu", "meta") else torch.get_device_module(device.type)
+    if not hasattr(module, "set_device"):  # there is one of its kind at most
+        return device
+    index = module.current_device() if device.index is None else device.index
+    module.set_device(index)
+    return torch.device(device.type, index)
+
+
 def _device_name(torch: Any, device: Any) -> str:
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
     return str(device.type).upper()
+
+
+def _gpu_uuid(torch: Any, device: Any) -> str:
+    """By which the driver knows the GPU, whatever number it has for torch; "" where torch does not tell."""
+    if device.type != "cuda":
+        return ""
+    return str(getattr(torch.cuda.get_device_properties(device), "uuid", ""))
 
 
 def _sdpa_backends(torch: Any) -> str:

@@ -83,7 +83,7 @@ class HostClock:
 class DeviceEvent(Protocol):
     """What torch's events with timing enabled offer."""
 
-    def record(self) -> None: ...
+    def record(self, stream: Any, /) -> None: ...
 
     def synchronize(self) -> None: ...
 
@@ -94,13 +94,21 @@ class DeviceEvent(Protocol):
 class DeviceClock(HostClock):
     """An accelerator's clock: pooled event pairs on its current stream, laid on the host's axis at the run's start.
 
-    Device marks resolve to within the time that recording and waiting for the first event took (``uncertainty``, ns);
-    spans between two device marks do not depend on it.
+    ``stream`` gives that device's current stream: without it events would go onto the thread's current device, which
+    may be another one. Device marks resolve to within the time that recording and waiting for the first event took
+    (``uncertainty``, ns); spans between two device marks do not depend on it.
     """
 
-    def __init__(self, event: Callable[[], DeviceEvent], synchronise: Callable[[], None], pool: int = 512) -> None:
+    def __init__(
+        self,
+        event: Callable[[], DeviceEvent],
+        synchronise: Callable[[], None],
+        stream: Callable[[], Any],
+        pool: int = 512,
+    ) -> None:
         self._event = event
         self._synchronise = synchronise
+        self._stream = stream
         self._pool: list[DeviceEvent] = [event() for _ in range(pool)]
         self._used = 0
         self._anchor = event()
@@ -111,7 +119,7 @@ class DeviceClock(HostClock):
         self._used = 0
         self._synchronise()
         before = self.now()
-        self._anchor.record()
+        self._anchor.record(self._stream())
         self._anchor.synchronize()
         after = self.now()
         self.uncertainty = after - before
@@ -122,7 +130,7 @@ class DeviceClock(HostClock):
         index = self._used
         if index == len(self._pool):
             self._pool.append(self._event())
-        self._pool[index].record()
+        self._pool[index].record(self._stream())
         self._used = index + 1
         return -1 - index
 
@@ -169,31 +177,41 @@ class BlindDeviceClock(HostClock):
 
 
 def torch_clock(device: str) -> Clock:
-    """The clock of a torch device that is not the CPU."""
+    """The clock of a torch device that is not the CPU: of that one, whichever is current."""
     import torch
 
     module: Any = torch.get_device_module(device)
+    kind, _, number = device.partition(":")
+    # A backend that knows one device only (mps) takes no device where others do.
+    several = hasattr(module, "set_device")
+    place = int(number) if number else module.current_device() if several else 0
 
     def synchronise() -> None:
-        module.synchronize()
+        if several:
+            module.synchronize(place)
+        else:
+            module.synchronize()
+
+    def stream() -> Any:
+        return module.current_stream(place) if several else None
 
     def event() -> DeviceEvent:
         made: DeviceEvent
-        if device.startswith("cuda"):
-            made = torch.cuda.Event(enable_timing=True)
+        if kind == "cuda":
+            made = module.Event(enable_timing=True)
         else:
-            made = torch.Event(device, enable_timing=True)
+            made = torch.Event(f"{kind}:{place}", enable_timing=True)
         return made
 
     try:
         first, second = event(), event()
-        first.record()
-        second.record()
+        first.record(stream())
+        second.record(stream())
         synchronise()
         first.elapsed_time(second)
     except (RuntimeError, NotImplementedError, TypeError, AttributeError):
         return BlindDeviceClock(synchronise)
-    return DeviceClock(event, synchronise)
+    return DeviceClock(event, synchronise, stream)
 
 
 class SimulatedClock:

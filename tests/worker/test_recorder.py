@@ -136,7 +136,7 @@ class FakeEvent:
     def __init__(self):
         self.at = None
 
-    def record(self):
+    def record(self, stream):
         self.at = FakeEvent.device_now
 
     def synchronize(self):
@@ -150,7 +150,7 @@ def test_device_stages_are_timed_by_their_device_and_steps_by_their_ends():
     """encode begins on the host (preprocess) and ends on the device (projector); generate the other way round."""
     FakeEvent.device_now = 1000.0
     synchronised = []
-    clock = DeviceClock(FakeEvent, lambda: synchronised.append(1), pool=2)
+    clock = DeviceClock(FakeEvent, lambda: synchronised.append(1), lambda: None, pool=2)
     recorder = Recorder(LLAVA_STAGES, clock, lambda: None)
     recorder.start(1)
 
