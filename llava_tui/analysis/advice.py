@@ -137,13 +137,15 @@ def advise(view: View, found: Insights, trust: Trust | None = None, case: str | 
     Throttled: cooling, and nothing else. Trust below C: measuring again, and nothing else.
     """
     insight = case_of(found, case)
-    model = view.model
-    if insight is None or model is None:
+    if insight is None:
         return ()
     if trust is not None and (throttled := trust.named("throttled")) is not None:
         return (_cool(insight.case, throttled),)
     if trust is not None and not trust.sound:
-        return (_measure_again(insight.case, trust),)
+        return (_measure_again(insight.case, trust, view.header.provenance == "imported"),)
+    model = view.model
+    if model is None:
+        return ()
     seen = _Case(
         view=view,
         insight=insight,
@@ -188,7 +190,8 @@ def _cool(case: str, throttled: Reason) -> Advice:
     )
 
 
-def _measure_again(case: str, trust: Trust) -> Advice:
+def _measure_again(case: str, trust: Trust, imported: bool) -> Advice:
+    again = "llava-tui run --from {session} --rounds auto --headless"
     return Advice(
         id="measure-again",
         rule=0,
@@ -200,7 +203,7 @@ def _measure_again(case: str, trust: Trust) -> Advice:
         bound=None,
         metric="wall",
         change=None,
-        command="llava-tui run --from {session} --rounds auto --headless",
+        command="llava-tui run --model MODEL --input VIDEO --rounds auto --headless" if imported else again,
     )
 
 

@@ -18,7 +18,7 @@ from llava_tui.analysis.trial import Proof, prove, trial_plan
 from llava_tui.analysis.whole import Analysis
 from llava_tui.events import Notes
 from llava_tui.plan import Plan, from_dict
-from llava_tui.report.analysis import WATERMARK, advice_lines, command
+from llava_tui.report.analysis import WATERMARK, advice_lines, command, nothing
 from llava_tui.report.progress import POLL_SECONDS, Lines
 from llava_tui.session import control, launch, store
 from llava_tui.session.reader import SessionError, safe_text
@@ -34,7 +34,7 @@ def as_text(view: View, found: Analysis) -> str:
     if not found.advised:
         lines.append("  no measured run to advise on")
     elif not found.advice:
-        lines.append("  nothing stands out: no rule's threshold is crossed")
+        lines.append(f"  {nothing(view)}")
     for number, advice in enumerate(found.advice, 1):
         lines += ["", *(f"  {safe_text(line)}" for line in advice_lines(number, advice, session))]
     return "\n".join(lines)

@@ -120,6 +120,13 @@ def command(advice: Advice, session: str) -> str:
     return advice.command.replace("{session}", session)
 
 
+def nothing(view: View) -> str:
+    """Why there is no advice."""
+    if view.model is None:
+        return "none: the session does not say which model ran"
+    return "nothing stands out: no rule's threshold is crossed"
+
+
 def advice_lines(number: int, advice: Advice, session: str) -> list[str]:
     """A piece of advice: title and gain, evidence, what to do, the command."""
     what = "" if advice.metric == "wall" else f" ({advice.metric})"
@@ -198,7 +205,9 @@ def _step_row(row: StepRow) -> tuple[str, ...]:
     mean = units.duration(summary.mean)
     if summary.std is not None:
         mean += f" ± {units.duration(summary.std)}"
-    stability = "below timer" if summary.state == "below timer resolution" else units.percent(summary.stability)
+    stability = units.percent(summary.stability) if summary.n > 1 else units.UNKNOWN
+    if summary.state == "below timer resolution":
+        stability = "below timer"
     share = units.percent(row.share)
     return ("  " * row.depth + row.title, units.duration(summary.median), _interval(summary), mean, share, stability)
 
@@ -339,7 +348,7 @@ def _advice(view: View, found: Analysis) -> Block:
         return Block("advice", ("no measured run to advise on",))
     title = f"advice on {found.advised}"
     if not found.advice:
-        return Block(title, ("nothing stands out: no rule's threshold is crossed",))
+        return Block(title, (nothing(view),))
     lines = [
         line for number, advice in enumerate(found.advice, 1) for line in advice_lines(number, advice, view.header.id)
     ]

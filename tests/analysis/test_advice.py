@@ -181,6 +181,15 @@ def test_figures_nobody_trusts_lead_to_measuring_again_only(tmp_path: Path) -> N
     assert any("4 runs" in line for line in found["measure-again"].evidence)
 
 
+def test_what_was_imported_is_measured_again_and_nothing_is_made_of_it(tmp_path: Path) -> None:
+    view = make(tmp_path / "s", [ONE], rounds=4, header={"provenance": "imported"})
+    before_loading = view.timeline.at(1)
+    assert analyze(before_loading).advice == ()
+    (advice,) = analyze(view).advice
+    assert advice.id == "measure-again"
+    assert "--from" not in advice.command
+
+
 # --- put to the test ----------------------------------------------------------------------------------------------
 
 
