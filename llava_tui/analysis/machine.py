@@ -30,7 +30,7 @@ def gpus_of(view: View) -> list[int]:
     watched = sorted({int(gpu) for gpu in np.unique(seen)})
     held = [int(gpu) for gpu in np.unique(seen[np.asarray(samples["worker_memory"]) > 0])]
     places = model.extra.get("device_map")
-    spread = isinstance(places, dict) and len(set(places.values())) > 1
+    spread = isinstance(places, dict) and len({str(place) for place in places.values()}) > 1
     if named := _named(view, model.extra.get("gpu_uuid")):
         return [gpu for gpu in watched if gpu in named or (spread and gpu in held)]
     if held:

@@ -99,8 +99,8 @@ class Measures:
 
     @cached_property
     def unaccounted(self) -> Floats:
-        """Wall time that is in no step."""
-        return self.wall - known_sum([self.stages[path] for path in self.steps], self.n)
+        """Wall time that is in no step; not known where a step's is not."""
+        return self.wall - sum((self.stages[path] for path in self.steps), np.zeros(self.n))
 
     def tick(self, path: str) -> float:
         """What the timer of a stage can tell apart, ns; 0 where there was no timer of ours (simulated, imported)."""

@@ -99,7 +99,8 @@ def step_table(view: View, case: str) -> StepTable:
                 rest = of.stages[step] - known_sum([of.stages[p] for p in children], of.n)
                 last = _remainder(lasts.get(step), [lasts.get(p) for p in children])
                 rows.append(_row(f"{step}.rest", "rest", rest, walls, last))
-    last = _remainder(last_wall, [lasts.get(path) for path in of.steps])
+    known = all(path in lasts for path in of.steps)
+    last = _remainder(last_wall, [lasts.get(path) for path in of.steps]) if known else None
     rows.append(_row(UNACCOUNTED, UNACCOUNTED, of.unaccounted, walls, last))
     gaps = of.gaps
     return StepTable(

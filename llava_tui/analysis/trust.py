@@ -123,10 +123,12 @@ def _origin(view: View) -> Iterator[Reason]:
 def _failures(view: View, case: str) -> Iterator[Reason]:
     runs = view.runs
     for outcome, what in (("out-of-memory", "out of memory"), ("failed", "failed")):
-        rows = runs.rows(runs.where(case=case, outcome=outcome))
+        # A profiled run is an extra: what becomes of it is told with the profile, and ends no case.
+        rows = runs.rows(runs.where(case=case, outcome=outcome) & ~runs.where(kind="profile"))
         if rows:
             first = rows[0]
-            text = f"{what} in run {first['run']}: the case ended there, its other runs count"
+            end = "its cross-check ended the case" if first["kind"] == "cross-check" else "the case ended there"
+            text = f"{what} in run {first['run']}: {end}, its other runs count"
             why = first["reason"].removeprefix("out of memory").removeprefix(": ")
             yield Reason(outcome, "amber", text + (f" ({why})" if why else ""), len(rows), 0, {"run": first["run"]})
 
@@ -216,8 +218,13 @@ def _runs(of: Measures) -> Iterator[Reason]:
     if of.n > 1 and tokens.min() != tokens.max():
         text = f"runs wrote {tokens.min()} to {tokens.max()} tokens: their times are not of the same work"
         yield Reason("tokens", "amber", text, float(tokens.max() - tokens.min()), 0, {"tokens": tokens.tolist()[:1000]})
-    shares = (of.unaccounted / wall)[wall > 0] if of.steps else np.zeros(0)
-    share = float(np.median(shares)) if shares.size else 0.0
+    blind = [
+        info.title for info in of.view.tree if info.path in of.steps and not np.isfinite(of.stages[info.path]).any()
+    ]
+    if blind and of.view.header.provenance != "imported":
+        text = f"steps cannot be told apart on this device: of {', '.join(blind)} there are no times"
+        yield Reason("blind", "amber", text, len(blind), 0, {"steps": blind})
+    share = (median(of.unaccounted[wall > 0] / wall[wall > 0]) if of.steps else None) or 0.0
     if share > UNACCOUNTED:
         text = f"{percent(share)} of a run is in none of its steps: look for what runs between them"
         yield Reason("unaccounted", "amber", text, share, UNACCOUNTED)

@@ -105,6 +105,14 @@ def test_medians_shares_and_what_is_left_over(recording: Recording) -> None:
     assert table.wall.summary.median == 100 * MS
 
 
+def test_what_a_step_leaves_is_not_known_where_the_step_is_not(recording: Recording) -> None:
+    recording.add()
+    recording.add(encode=None)
+    row = step_table(Timeline.open(recording.path).now(), CASE.id).row(UNACCOUNTED)
+    assert row is not None
+    assert (row.summary.n, row.summary.median, row.last) == (1, 10 * MS, None)
+
+
 def test_metrics_follow_their_definitions(recording: Recording) -> None:
     for _ in range(6):
         recording.add()

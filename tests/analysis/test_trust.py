@@ -150,6 +150,21 @@ def test_a_case_is_not_blamed_for_another_ones_end():
     assert sorted(found is None for found in kinds.values()) == [False, True]
 
 
+@pytest.mark.parametrize(("kind", "ended"), [("profile", False), ("self-test", True), ("measured", True)])
+def test_an_extra_run_that_failed_ended_no_case(tmp_path, kind, ended):
+    session = Session(tmp_path)
+    session.end(12, kind, 20 * S, 100 * MS, outcome="failed")
+    assert (session.badge().named("failed") is not None) is ended
+
+
+def test_a_device_without_timed_events_leaves_nothing_unaccounted(tmp_path):
+    session = Session(tmp_path, blind=True)
+    trust = session.badge()
+    assert trust.named("unaccounted") is None
+    assert trust.named("blind").evidence == {"steps": ["3 generate"]}
+    assert Session(tmp_path / "seen").badge().named("blind") is None
+
+
 # --- machines as they are -------------------------------------------------------------------------------------------
 
 
@@ -157,9 +172,10 @@ class Session:
     """A recorded session of ten runs of 100 ms on a GPU, with telemetry to order."""
 
     def __init__(
-        self, path: Path, device: str = "cuda:0", provenance: str = "pretrained", pid: int = 10, extra=None
+        self, path: Path, device: str = "cuda:0", provenance: str = "pretrained", pid: int = 10, extra=None, blind=False
     ) -> None:
         self.path = path
+        self.blind = blind
         path.mkdir(exist_ok=True)
         host = events.HostFacts(hostname="h", os="o", cpu="c", cores=8, memory=1)
         write_atomically(
@@ -179,12 +195,12 @@ class Session:
         for run in range(1, 12):
             self.end(run, "cold" if run == 1 else "measured", run * S, 100 * MS + run)
 
-    def end(self, run: int, kind: str, start: int, wall: int) -> None:
+    def end(self, run: int, kind: str, start: int, wall: int, outcome: str = "ok") -> None:
         self.stream.write(events.RunStart(t=start, run=run, kind=kind, case="" if kind == "load" else "c"))
-        took = wall - MS
+        took = None if self.blind else wall - MS
         self.stream.write(
             events.RunEnd(
-                t=start + wall, run=run, outcome="ok", start=start, wall=wall,
+                t=start + wall, run=run, outcome=outcome, start=start, wall=wall,
                 stages=["generate", "generate.decode"], starts=[0, 0], durations=[took, took], token_ids=[[1, 2]],
             )
         )  # fmt: skip
