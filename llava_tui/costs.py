@@ -37,6 +37,9 @@ _CLASS_TOKEN = ("clip_vision_model", "internvl_vision", "vit", "dinov2", "vit_ms
 _NO_CLASS_TOKEN = ("siglip_vision_model", "siglip2_vision_model", "idefics3_vision", "smolvlm_vision")
 
 
+LARGEST = 10**7
+"""No size in a config is larger; what is, is damage."""
+LAYERS = 10_000
 TOLERANCE = 0.1
 """Biases and norms, which are not counted, are at most that share of even a tiny model."""
 
@@ -265,11 +268,12 @@ def _language(config: dict[str, Any], text: dict[str, Any]) -> Language:
     heads = _whole(text, "num_attention_heads")
     dimension = _whole(text, "head_dim") if text.get("head_dim") else hidden // heads
     window = text.get("sliding_window") if text.get("use_sliding_window", True) else None
+    window = window if isinstance(window, int) and window > 0 else None
     kinds = text.get("layer_types")
     if isinstance(kinds, list) and len(kinds) == layers:
         windows = tuple(window if "sliding" in str(layer) else None for layer in kinds)
     else:
-        windows = (window if isinstance(window, int) else None,) * layers
+        windows = (window,) * layers
     return Language(
         layers=layers,
         hidden=hidden,
@@ -300,7 +304,7 @@ def _vision(config: dict[str, Any]) -> Vision:
         intermediate=_whole(part, "intermediate_size"),
         tokens=patches + (kind in _CLASS_TOKEN),
         patches=patches,
-        patch_values=int(part.get("num_channels") or 3) * tall * wide,
+        patch_values=(_whole(part, "num_channels") if part.get("num_channels") else 3) * tall * wide,
         pooling_head=kind.startswith("siglip") and bool(part.get("vision_use_head", True)),
     )
 
@@ -316,14 +320,14 @@ def _projector(config: dict[str, Any], vision: Vision | None, language: Language
         cut = family == "vipllava" or config.get("vision_feature_select_strategy", "default") == "default"
         return Projector(wide * deep + deep**2, vision.tokens - cut)
     if family == "internvl":
-        fold = round(1 / float(config.get("downsample_ratio") or 0.5)) ** 2
+        fold = round(1 / max(float(config.get("downsample_ratio") or 0.5), 0.01)) ** 2
         return Projector(fold * wide * deep + deep**2, vision.patches // fold)
     if family == "paligemma":
         return Projector(wide * deep, vision.tokens)
     if family == "gemma3":
-        return Projector(wide * deep, int(config.get("mm_tokens_per_image") or 256))
+        return Projector(wide * deep, _whole({"mm_tokens_per_image": 256} | config, "mm_tokens_per_image"))
     if family in ("idefics3", "smolvlm"):
-        fold = int(config.get("scale_factor") or 2) ** 2
+        fold = _whole({"scale_factor": 2} | config, "scale_factor") ** 2
         return Projector(fold * wide * deep, vision.tokens // fold)
     raise Underived(f"{family or 'a model without a model_type'}: its projector is not known here")
 
@@ -365,12 +369,14 @@ def _whole(part: dict[str, Any], key: str) -> int:
     value = part.get(key)
     if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
         raise Underived(f"the config leaves {key} to the library's default")
+    if value > (LAYERS if "layers" in key else LARGEST):
+        raise Underived(f"the config has {value:,} as its {key}")
     return value
 
 
 def _pair(part: dict[str, Any], key: str) -> tuple[int, int]:
     value = part.get(key)
     if isinstance(value, list) and len(value) == 2 and all(isinstance(side, int) and side > 0 for side in value):
-        return value[0], value[1]
+        return min(value[0], LARGEST), min(value[1], LARGEST)
     side = _whole(part, key)
     return side, side

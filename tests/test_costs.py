@@ -7,8 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from llava_tui.costs import architecture
+from llava_tui.costs import Underived, architecture
 
 LLAVA_7B: dict[str, Any] = {
     "model_type": "llava",
@@ -109,6 +111,51 @@ def test_a_model_that_is_not_what_its_config_says_is_unknown() -> None:
     made = architecture(LLAVA_7B, "float16", 2 * PARAMETERS_7B)
     assert made.language is None
     assert "7,062,828,032 parameters" in made.missing["language"]
+
+
+SIZES = st.one_of(
+    st.none(), st.booleans(), st.text(max_size=3), st.integers(-2, 10**30), st.integers(1, 4096), st.floats(),
+    st.lists(st.integers(-1, 10**20), max_size=3), st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
+)  # fmt: skip
+
+
+def parts(known: dict[str, Any]) -> st.SearchStrategy[dict[str, Any]]:
+    """A config's part with some of its entries damaged."""
+    return st.dictionaries(st.sampled_from(sorted(known)), SIZES, max_size=4).map(lambda damage: known | damage)
+
+
+@settings(max_examples=150)
+@given(
+    family=st.sampled_from(["llava", "vipllava", "internvl", "gemma3", "idefics3", "paligemma", ""]),
+    text=parts(LLAVA_7B["text_config"] | {"head_dim": 128, "sliding_window": 4096, "layer_types": []}),
+    vision=parts(LLAVA_7B["vision_config"] | {"num_channels": 3}),
+    own=st.dictionaries(
+        st.sampled_from(
+            ["vision_feature_layer", "downsample_ratio", "mm_tokens_per_image", "scale_factor", "quantization_config"]
+        ),
+        SIZES,
+        max_size=3,
+    ),
+)
+def test_a_damaged_config_is_unknown_and_never_an_error(
+    family: str, text: dict[str, Any], vision: dict[str, Any], own: dict[str, Any]
+) -> None:
+    """Sessions come from elsewhere: whatever their config holds, a page can be drawn."""
+    made = architecture({"model_type": family, "text_config": text, "vision_config": vision, **own})
+    for cost in (
+        lambda: made.vision_cost(3),
+        lambda: made.projector_cost(3),
+        lambda: made.prefill_cost(1000, 2),
+        lambda: made.decode_cost(1000, 2),
+    ):
+        try:
+            found = cost()
+        except Underived:
+            assert made.missing
+        else:
+            assert found.flops >= 0
+            assert found.dense >= found.flops * 0.999
+            assert found.bytes >= 0
 
 
 # --- against torch ------------------------------------------------------------------------------------------------
