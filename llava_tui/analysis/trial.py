@@ -13,6 +13,7 @@ from llava_tui.analysis.advice import Advice
 from llava_tui.analysis.measures import measures
 from llava_tui.analysis.roofline import case_value
 from llava_tui.analysis.steps import case_ids
+from llava_tui.analysis.trust import Trust, badge
 from llava_tui.analysis.verdict import DELTA, Decision, Estimate, decide, paired
 from llava_tui.session.timeline import View
 
@@ -37,6 +38,8 @@ class Proof:
     """Pairs that were compared."""
     verdict: str
     """Of the paired rule: faster, slower, same, inconclusive."""
+    trust: str
+    """The worse grade of the two cases; "" where nothing was measured."""
     sentence: str
 
 
@@ -66,6 +69,8 @@ def prove(view: View, advice: Advice) -> Proof:
         if advice.metric == "wall per sequence":
             after = after * _batch(view, by_value[change.before]) / _batch(view, by_value[change.after])
         estimate = paired(before, after)
+    badges = [badge(view, by_value[value]) for value in (change.before, change.after) if value in by_value]
+    worst = max(badges, key=lambda each: each.grade or "", default=None)
     decision = decide(estimate, estimate.p, 1, DELTA) if estimate is not None else None
     saved = None if estimate is None else -math.expm1(estimate.effect)
     low = None if estimate is None or estimate.high is None else -math.expm1(estimate.high)
@@ -83,7 +88,8 @@ def prove(view: View, advice: Advice) -> Proof:
         high=high,
         rounds=estimate.n if estimate is not None else 0,
         verdict=decision.verdict if decision is not None else "inconclusive",
-        sentence=_sentence(advice, saved, low, high, decision),
+        trust=worst.grade or "" if worst is not None else "",
+        sentence=_sentence(advice, saved, low, high, decision, worst),
     )
 
 
@@ -100,11 +106,19 @@ def _batch(view: View, case: str) -> int:
 
 
 def _sentence(
-    advice: Advice, saved: float | None, low: float | None, high: float | None, decision: Decision | None
+    advice: Advice,
+    saved: float | None,
+    low: float | None,
+    high: float | None,
+    decision: Decision | None,
+    worst: Trust | None,
 ) -> str:
     if saved is None or decision is None:
         return "no round ran both cases: nothing can be said"
     said = decision.verdict.upper() + (f": {decision.reason}" if decision.reason else "")
+    if worst is not None and not worst.sound:
+        named = worst.reasons[0].text if worst.reasons else ""
+        return f"{said}; but trust is {worst.grade}, put it to the test again ({named})"
     if advice.gain is None or low is None or high is None:
         return said
     if low <= advice.gain <= high:

@@ -216,6 +216,10 @@ def test_a_proof_holds_prediction_against_measurement(tmp_path: Path) -> None:
     assert proof.high is not None
     assert proof.low <= (proof.measured or 0) <= proof.high
     assert "FASTER" in proof.sentence
+    assert proof.trust == "A"
+    throttled = prove(make(tmp_path / "hot", [Case(4, 1, 4), Case(2, 1, 4)], throttle=0x20), advice)
+    assert throttled.trust == "D"
+    assert "trust is D" in throttled.sentence
 
 
 def test_a_batch_is_judged_by_the_sequence(tmp_path: Path) -> None:
