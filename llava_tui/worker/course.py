@@ -29,7 +29,7 @@ from llava_tui.worker.cooling import Cooling
 from llava_tui.worker.journal import Journal
 from llava_tui.worker.outcome import REASON_LIMIT, failure, named
 from llava_tui.worker.recorder import Recorder
-from llava_tui.worker.runs import Runs
+from llava_tui.worker.runs import DeviceLost, Runs
 from llava_tui.worker.schedule import Planned, Schedule
 from llava_tui.worker.sink import EventSink, StreamLost
 from llava_tui.worker.summary import Summary
@@ -120,7 +120,7 @@ class Course:
         """Runs the session to its end, whatever that is. Returns 0 for closed and stopped, 3 for failed."""
         try:
             final, reason = self._course()
-        except StreamLost as lost:
+        except (StreamLost, DeviceLost) as lost:
             final, reason = "failed", str(lost)
         except Exception as error:  # noqa: BLE001 - a fault of ours must not look like an interruption
             traceback.print_exception(error)

@@ -26,6 +26,10 @@ from llava_tui.worker.summary import Summary
 log = logging.getLogger(__name__)
 
 
+class DeviceLost(Exception):
+    """The device answers no more: nothing can be measured on. The message is the session's reason."""
+
+
 class Runs:
     """Executes what the schedule says, one run at a time."""
 
@@ -48,6 +52,8 @@ class Runs:
         self._cooling = cooling
         self._folder = folder
         self._run = 0
+        self._ended = 0
+        """The last run that has its closing event."""
         self._run_start = journal.now()
         self._device = "cpu"
         self._recorder: Recorder | None = None
@@ -72,7 +78,7 @@ class Runs:
         return selftest.result(self._journal.now(), case, bare, instrumented)
 
     def execute(self, pipeline: Pipeline, planned: Planned) -> None:
-        """One run, whatever comes of it. Raises :class:`~llava_tui.worker.sink.StreamLost`."""
+        """One run, whatever comes of it. Raises :class:`~llava_tui.worker.sink.StreamLost`, :class:`DeviceLost`."""
         assert self._recorder is not None, "no model is loaded"
         self._run += 1
         run, case, kind = self._run, planned.case, planned.kind
@@ -113,10 +119,11 @@ class Runs:
     ) -> Spans | None:
         """One run: its spans, its outcome, and what follows from that for its case. Returns its spans if it went
         well."""
-        case, result = planned.case, None
-        recorder.start(self._run)
+        case, result, begun = planned.case, None, False
         self._run_start = self._journal.now()
         try:
+            recorder.start(self._run)
+            self._run_start, begun = self._journal.now(), True
             result = run(recorder)
             self._trust(case, result)
             outcome, reason = "ok", ""
@@ -125,11 +132,13 @@ class Runs:
             raise
         except Exception as error:  # noqa: BLE001 - libraries raise what they like; each ends its run, none the session
             outcome, reason = self._failure(error)
+        spans = None
         try:
-            spans = recorder.finish()
+            if begun:
+                spans = recorder.finish()
         except Exception as error:  # noqa: BLE001 - the device itself may be lost
-            spans = None
-            outcome, reason = self._failure(error)
+            if outcome in ("ok", "cancelled"):  # Else this is no news.
+                outcome, reason = self._failure(error)
         taken_back = ""
         if outcome == "ok" and spans is not None and planned.kind == "measured" and self._cooling is not None:
             taken_back = self._cooling.why(spans.start, planned.round)
@@ -154,6 +163,10 @@ class Runs:
         log.error("%s takes no further part: %s", planned.case.id, reason)
         self._schedule.drop(planned.case.id, reason)
         self._journal.tell_schedule()
+        try:
+            self._journal.clock.finish_run()
+        except Exception:  # noqa: BLE001 - a context that an illegal access has poisoned fails whatever is asked of it
+            raise DeviceLost(f"the device was lost in run {self._run}: {reason.splitlines()[0]}") from None
         release(self._device)
 
     def _follow_up(self, planned: Planned, spans: Spans) -> None:
@@ -201,7 +214,9 @@ class Runs:
         except StreamLost:
             raise
         except Exception as error:  # noqa: BLE001 - the profiler is not ours, and the session is complete without it
-            problem = self._failure(error)[1]
+            outcome, problem = self._failure(error)
+            if self._ended != run:  # It could not even begin.
+                self.end(outcome, problem, planned=planned)
         log.warning("no profile: %s", problem)
         self._journal.write(Profile(t=self._journal.now(), run=run, case=case.id, problem=problem))
 
@@ -267,13 +282,14 @@ class Runs:
         )
         try:
             self._journal.write(end)
-            self._journal.sink.sync()
         except StreamLost as lost:  # The spans did not fit; that the run ended does, into the reserve.
             self._journal.write(
                 RunEnd(t=now, run=self._run, outcome="failed", reason=str(lost), start=end.start, wall=end.wall)
             )
             raise
+        self._ended = self._run
         self.summary.add(end, planned)
+        self._journal.sink.sync()
 
     def _check(self) -> None:
         """What the probe's check does: hears control, and cuts the run short if that is asked."""

@@ -1,13 +1,17 @@
 """Whatever goes wrong ends a run, a case or the session with its reason, and keeps what came before."""
 
+import errno
 import logging
+import sys
+from types import SimpleNamespace
 
 import pytest
 from worker_fakes import FakePipeline, MemoryStream, make_course
 
-from llava_tui.events import Answer, Log, RunEnd, RunStart, Schedule, StageTree, StateChange
+from llava_tui.events import Answer, Log, Profile, RunEnd, RunStart, Schedule, StageTree, StateChange
 from llava_tui.pipelines.base import PipelineError
 from llava_tui.session.control import send
+from llava_tui.worker import memory, microscope
 from llava_tui.worker.clock import SimulatedClock
 from llava_tui.worker.sink import EventSink, LogEvents
 
@@ -38,6 +42,7 @@ def last_state(stream):
         (PipelineError("clip.mp4 cannot be decoded"), "failed", "clip.mp4 cannot be decoded"),
         (MemoryError("no room"), "out-of-memory", "out of memory: no room"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 GB"), "out-of-memory", "out of memory: Default"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"), "out-of-memory", "out of"),
         (SystemError(), "failed", "SystemError"),
     ],
 )
@@ -65,6 +70,67 @@ def test_a_case_that_cannot_be_prepared_ends_alone(tmp_path, plan, stream):
     assert ended(stream, "out-of-memory") == [("cold", F1)]
     assert [kind for kind, case in ended(stream) if case == F2] == ["cold", "warm-up", "cross-check", *["measured"] * 2]
     assert last_state(stream)[0] == "closed"
+
+
+@pytest.mark.parametrize("where", ["in a run", "between runs"])
+def test_a_lost_device_ends_the_session_and_no_run_is_left_open(tmp_path, plan, stream, where):
+    """An illegal access poisons the whole context: from then on everything that is asked of the device fails."""
+    course, pipeline, _ = make_course(tmp_path, plan(**TWO), stream)
+
+    def gone(*_):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered\nSearch for `cudaErrorIllegalAddress`")
+
+    def poison():
+        pipeline.clock.start_run = gone
+        finish = pipeline.clock.finish_run
+        pipeline.clock.finish_run = gone
+        if where == "in a run":
+            gone()
+        # This run has its end still.
+        pipeline.clock.finish_run = lambda: (setattr(pipeline.clock, "finish_run", gone), finish())[1]
+
+    pipeline.faults = {(F1, 2): poison}
+    assert course.run() == 3
+    assert {end.run for end in stream.of(RunEnd)} == {start.run for start in stream.of(RunStart)}
+    last = stream.of(RunEnd)[-1]
+    assert (last.run, last.outcome) == (2 if where == "in a run" else 3, "failed")
+    assert last.reason.startswith("RuntimeError: CUDA error: an illegal memory access")
+    why = f"the device was lost in run {last.run}: RuntimeError: CUDA error: an illegal memory access was encountered"
+    assert last_state(stream) == ("failed", why)
+
+
+def test_memory_that_is_not_given_back_harms_nothing(monkeypatch, caplog):
+    def gone():
+        raise RuntimeError("CUDA error: unspecified launch failure")
+
+    torch = SimpleNamespace(get_device_module=lambda device: SimpleNamespace(empty_cache=gone))
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    memory.release("cuda:0")
+    assert "not given back: CUDA error: unspecified launch failure" in caplog.text
+
+
+@pytest.mark.parametrize("where", ["made", "entered"])
+def test_a_profiler_that_does_not_start_ends_its_run(tmp_path, plan, stream, monkeypatch, where):
+    class Forbidden:
+        def __init__(self, device):
+            if where == "made":
+                raise RuntimeError("CUPTI_ERROR_INSUFFICIENT_PRIVILEGES")
+
+        def __enter__(self):
+            raise RuntimeError("CUPTI_ERROR_INSUFFICIENT_PRIVILEGES")
+
+        def __exit__(self, *exception):
+            pass
+
+    monkeypatch.setattr(microscope, "Microscope", Forbidden)
+    course, _, _ = make_course(tmp_path, plan(pipeline="llava", frames=[1], rounds=2, profile=True), stream)
+    assert course.run() == 0
+    assert stream.of(RunStart)[-1].kind == "profile"
+    last = stream.of(RunEnd)[-1]
+    assert (last.run, last.outcome) == (stream.of(RunStart)[-1].run, "failed")
+    assert last.reason == "RuntimeError: CUPTI_ERROR_INSUFFICIENT_PRIVILEGES"
+    assert [profile.problem for profile in stream.of(Profile)] == [last.reason]
+    assert last_state(stream) == ("closed", "")
 
 
 def test_every_case_fails(tmp_path, plan, stream):
@@ -154,6 +220,22 @@ def test_a_full_disk_ends_the_session_with_its_reason(tmp_path, plan, stream):
         begun, over = {e.run for e in full.of(RunStart)}, {e.run for e in full.of(RunEnd)}
         assert over <= begun
         assert begun - over == set(), "every run that began has its end"
+
+
+def test_a_run_that_is_not_safely_on_the_disk_is_written_once(tmp_path, plan, stream):
+    course, _, _ = make_course(tmp_path, plan(frames=[1], rounds=2), stream)
+    sync = stream.sync
+
+    def broken():
+        if len(stream.of(RunEnd)) == 4:
+            raise OSError(errno.EIO, "Input/output error")
+        sync()
+
+    stream.sync = broken
+    assert course.run() == 3
+    assert [(end.run, end.outcome) for end in stream.of(RunEnd)] == [(run, "ok") for run in range(4)]
+    state, reason = last_state(stream)
+    assert (state, reason.startswith("the session cannot be written: Input/output error")) == ("failed", True)
 
 
 def test_a_full_disk_met_by_a_log_record_is_not_forgotten(tmp_path, plan, stream):
