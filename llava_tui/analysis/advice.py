@@ -556,8 +556,8 @@ def _batch_ratio(seen: _Case, batch: int) -> float | None:
 
 
 def _frames_ratio(seen: _Case, frames: int) -> float | None:
-    """Time of a run at ``frames`` over that now: host steps and the tower in proportion, prefill and decode by what
-    they ask of the hardware."""
+    """Time of a run at ``frames`` over that now: steps 1 and 2 by their fit, else in proportion, prefill and decode by
+    what they ask of the hardware."""
     now = seen.axis("frames")
     work = seen.work
     if not work.image_tokens or not work.prompt_tokens or not work.pictures:
@@ -575,14 +575,19 @@ def _frames_ratio(seen: _Case, frames: int) -> float | None:
         prefill = (less.prompt_tokens or 0.0) / work.prompt_tokens
     here, there = _step_floor(seen, work), _step_floor(seen, less)
     decode = there / here if here and there else 1.0
-    saved = (seen.median("frames") + seen.median("encode")) * (1 - part)
+    encode = part
+    if (fit := _fit(seen, "encode")) is not None and fit.a + fit.b * now > 0:
+        encode = min(max((fit.a + fit.b * frames) / (fit.a + fit.b * now), 0.0), 1.0)
+    saved = seen.median("frames") * (1 - part) + seen.median("encode") * (1 - encode)
     saved += seen.median("generate.prefill") * (1 - prefill) + seen.median("generate.decode") * (1 - decode)
     return 1 - saved / seen.wall
 
 
 def _flops(seen: _Case, work: Work, leaf: str) -> float:
     cost = stage_cost(seen.made, work, leaf)
-    return cost.dense if cost is not None else 0.0
+    if cost is None:
+        return 0.0
+    return cost.dense if seen.attention.startswith("eager") else cost.flops
 
 
 def _step_floor(seen: _Case, work: Work) -> float | None:
