@@ -235,7 +235,7 @@ class Preflight(Event, frozen=True, kw_only=True, omit_defaults=True, tag="prefl
     """What the machine was like before the first run."""
 
     load: float | None = None
-    """1-minute load average."""
+    """1-minute load average, before anything was loaded."""
     cores: int = 0
     governor: str = ""
     gpus: list[GpuState] = []
@@ -344,6 +344,8 @@ class GpuDevice(Event, frozen=True, kw_only=True, omit_defaults=True, tag="gpu.d
     name: str = ""
     uuid: str = ""
     memory_total: int | None = None
+    memory_reserved: int | None = None
+    """What the driver keeps of it for itself, beside every sample's ``memory_used``."""
     driver: str = ""
     cuda: str = ""
     pcie: str = ""

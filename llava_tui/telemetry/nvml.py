@@ -259,10 +259,15 @@ class Gpu:
         return [GpuAbsent(t=t, gpu=self.index, reasons={"*": reason})]
 
     def _facts(self, handle: Any) -> list[Reading]:
+        reserved = first_known(
+            lambda: pynvml.nvmlDeviceGetMemoryInfo(handle, version=pynvml.nvmlMemory_v2).reserved,
+            lambda: 0,  # The first form of memory counts it as used.
+        )
         return [
             Reading(("name",), lambda: (pynvml.nvmlDeviceGetName(handle),)),
             Reading(("uuid",), lambda: (pynvml.nvmlDeviceGetUUID(handle),)),
             Reading(("memory_total",), lambda: (pynvml.nvmlDeviceGetMemoryInfo(handle).total,)),
+            Reading(("memory_reserved",), lambda: (reserved(),)),
             Reading(("pcie",), lambda: (_link(handle),)),
             Reading(("mig",), lambda: (pynvml.nvmlDeviceGetMigMode(handle)[0] == 1,)),
             Reading(("ecc",), lambda: (pynvml.nvmlDeviceGetEccMode(handle)[0] == 1,)),

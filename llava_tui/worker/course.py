@@ -97,6 +97,8 @@ class Course:
         self._vitals = vitals
         self._loading = 0
         self._loaded_from = 0
+        self._load_before = 0.0
+        """Load average before anything of ours ran."""
         self._last_word = threading.Lock()
         self._ended = False
         self._enter, self._write, self._now = journal.enter, journal.write, journal.now
@@ -147,6 +149,7 @@ class Course:
     def _course(self) -> tuple[str, str]:
         """The final state and its reason."""
         self._enter("starting")
+        self._load_before = os.getloadavg()[0]
         self._write(self._schedule.event(self._now()))
         with LoadWatch(self._control, self._stop_while_loading):
             self._telemetry.start()
@@ -226,6 +229,8 @@ class Course:
         onto_device = spans.starts[spans.stages.index("load.device")]
         self._loaded_from = spans.start + (spans.wall if onto_device is None else onto_device)
         self._write(msgspec.structs.replace(facts, t=self._now()))
+        if self._vitals is not None:
+            self._vitals.model_on(facts.device, str(facts.extra.get("gpu_uuid", "")))
         self._journal.clock = self._journal.clock.on(facts.device)
         if isinstance(self._journal.clock, BlindDeviceClock):
             log.warning("%s has no timed events: device stages cannot be told apart", facts.device)
@@ -258,7 +263,7 @@ class Course:
                 time.sleep(PAUSE_S)
                 self._vitals.read()
         simulated = self._plan.pipeline == "simulated"
-        found = preflight.inspect(self._now(), self._vitals, self._loaded_from, simulated)
+        found = preflight.inspect(self._now(), self._vitals, self._loaded_from, self._load_before, simulated)
         self._write(found)
         for warning in found.warnings:
             log.warning("%s", warning)

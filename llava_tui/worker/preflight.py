@@ -14,16 +14,17 @@ BUSY = 10.0
 """Percent of utilization from which on a GPU that we do not use yet is somebody else's."""
 
 
-def inspect(t: int, vitals: Vitals | None, loaded_from: int, simulated: bool) -> Preflight:
+def inspect(t: int, vitals: Vitals | None, loaded_from: int, load: float, simulated: bool) -> Preflight:
     """The machine by its first readings. ``loaded_from``: ``t`` at which our own memory may have come onto a GPU: who
-    was there before is not us, even where PIDs are those of another namespace (containers)."""
+    was there before is not us, even where PIDs are those of another namespace (containers). ``load``: the load average
+    before anything was loaded. Warnings are of the GPUs that the model is on."""
+    ours = vitals.ours if vitals is not None else None
     gpus: list[GpuState] = []
     absent = "nothing watches the machine"
     if vitals is not None:
         gpus = [_state(vitals, gpu, sample, loaded_from) for gpu, sample in sorted(vitals.first.items())]
         absent = "" if gpus else vitals.absent.get(-1, {}).get("*", "no reading yet")
     cores = os.cpu_count() or 1
-    load = os.getloadavg()[0]
     # A simulation does not depend on the machine it runs on.
     host = [] if simulated else _host_warnings(load, cores, governor())
     return Preflight(
@@ -33,18 +34,19 @@ def inspect(t: int, vitals: Vitals | None, loaded_from: int, simulated: bool) ->
         governor="" if simulated else governor(),
         gpus=gpus,
         absent=absent,
-        warnings=host + [warning for gpu in gpus for warning in _gpu_warnings(gpu)],
+        warnings=host + [warning for gpu in gpus if ours is None or gpu.gpu in ours for warning in _gpu_warnings(gpu)],
     )
 
 
 def _state(vitals: Vitals, gpu: int, sample: GpuSample, loaded_from: int) -> GpuState:
     device = vitals.devices.get(gpu)
-    total = device.memory_total if device is not None else None
-    known = total is not None and sample.memory_used is not None
+    total, free = device.memory_total if device is not None else None, None
+    if device is not None and total is not None and sample.memory_used is not None:
+        free = total - (device.memory_reserved or 0) - sample.memory_used
     return GpuState(
         gpu=gpu,
         name=device.name if device is not None else "",
-        memory_free=total - sample.memory_used if known else None,  # type: ignore[operator]
+        memory_free=free,
         memory_total=total,
         temperature_c=sample.temperature_c,
         sm_clock_mhz=sample.sm_clock_mhz,
@@ -67,7 +69,7 @@ def _foreign(vitals: Vitals, gpu: int, loaded_from: int) -> list[GpuProcess] | N
 def _host_warnings(load: float, cores: int, governor: str) -> list[str]:
     found = []
     if load > cores:
-        found.append(f"load average is {load:.1f} on {cores} cores: something else runs here, times will vary")
+        found.append(f"load average was {load:.1f} on {cores} cores before loading: what else runs here disturbs times")
     if governor not in ("", "performance"):
         found.append(f"the CPU governor is {governor}: its clock changes with the load, and short steps with it")
     return found

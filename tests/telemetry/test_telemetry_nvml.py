@@ -25,6 +25,7 @@ def test_two_gpus_are_read_field_by_field(start: Start, build_standin: Build) ->
 
     large, small = sampler.device(0), sampler.device(1)
     assert (large.name, large.uuid[-1], large.memory_total) == ("Stand-in L", "1", 80 * GIB)
+    assert large.memory_reserved == GIB
     assert (large.driver, large.cuda, large.pcie, large.mig, large.ecc) == (
         "550.54.14",
         "12.4",
@@ -132,6 +133,7 @@ def test_an_old_driver_is_asked_the_old_way_or_said_to_be_too_old(start: Start, 
     sampler = start(build_standin("-DOLD_DRIVER")).until(lambda s: len(s.samples(0)) >= 2)
     sample = sampler.samples(0)[0]
     assert sample.memory_used == 3 * GIB, "the old form of memory"
+    assert sampler.device(0).memory_reserved == 0, "which counts as used what the driver keeps"
     assert sample.throttle == 4, "by the function's old name"
     assert sample.worker_memory == 13 * GIB, "the old form of the process list"
     assert sample.energy_mj is None

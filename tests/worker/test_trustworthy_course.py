@@ -2,6 +2,7 @@
 
 import os
 
+import msgspec
 import pytest
 from worker_fakes import MemoryStream, make_course
 
@@ -25,6 +26,8 @@ from llava_tui.events import (
 from llava_tui.session.control import send
 from llava_tui.session.writer import StreamWriter
 from llava_tui.worker import preflight
+from llava_tui.worker.clock import SimulatedClock
+from llava_tui.worker.cooling import Cooling
 from llava_tui.worker.recorder import Recorder
 from llava_tui.worker.vitals import Vitals
 
@@ -311,6 +314,51 @@ def test_cool_down_can_be_left_out(watched, stream):
     assert "discarded" not in kinds(stream)
 
 
+UUID = "8a3f0c1d-0000-1111-2222-333344445555"
+MINE = [GpuProcess(pid=os.getpid())]
+
+
+@pytest.mark.parametrize(
+    ("device", "uuid", "others", "ours"),
+    [
+        ("cuda:0", UUID, {}, {1}),  # CUDA_VISIBLE_DEVICES=1 in a container: number and PIDs are others'.
+        ("cuda:0", UUID, {"worker_memory": 1 << 20}, {1}),  # A context that somebody opened on the wrong GPU.
+        ("cuda:0", "", {"worker_memory": 1 << 20}, {0}),
+        ("cuda:1", "", {"processes": MINE}, {0}),
+        ("cuda:1", "", {}, {1}),
+        ("cuda:0", "12345678-of-a-slice", {"mig": True}, {0}),
+        ("cuda", "", {}, None),
+        ("cpu", "", {}, set()),
+    ],
+    ids=["UUID", "not by memory", "memory", "process", "number", "slice", "not known", "none"],
+)
+def test_a_neighbour_that_throttles_takes_no_run_back(tmp_path, device, uuid, others, ours):
+    """GPU 0 throttles; whose run that disturbs depends on where the model is."""
+    mig = others.pop("mig", None) if "mig" in others else None
+    vitals = machine(
+        tmp_path,
+        GpuDevice(t=1, gpu=0, uuid="GPU-00000000-0000-1111-2222-333344445555", mig=mig),
+        GpuDevice(t=1, gpu=1, uuid=f"GPU-{UUID}"),
+        *(GpuSample(t=LOAD + t, gpu=0, throttle=0x20, temperature_c=85, **others) for t in range(3)),
+        *(GpuSample(t=LOAD + t, gpu=1, throttle=0, temperature_c=40) for t in range(3)),
+    )
+    vitals.model_on(device, uuid)
+    assert vitals.ours == ours
+    disturbed = ours is None or 0 in ours
+    assert bool(Cooling(vitals, SimulatedClock(0)).why(LOAD, 0)) is disturbed
+    warnings = preflight.inspect(0, vitals, LOAD, 0.5, simulated=False).warnings
+    assert any(line.startswith("GPU 0 is throttled") for line in warnings) is disturbed
+
+
+def test_the_course_says_where_its_model_is(tmp_path, plan, stream):
+    vitals = machine(tmp_path, DEVICE, GpuDevice(t=1, gpu=1, uuid=f"GPU-{UUID}"), GpuSample(t=1, gpu=1))
+    course, pipeline, _ = make_course(tmp_path, plan(new_tokens=[5]), stream, vitals=vitals)
+    load = pipeline.load
+    pipeline.load = lambda probe: msgspec.structs.replace(load(probe), extra={"gpu_uuid": UUID})
+    assert course.run() == 0
+    assert vitals.ours == {1}
+
+
 def test_a_stop_ends_a_rest(watched, stream, tmp_path):
     course, _, control = watched(lambda gpu, count, running: setattr(gpu, "bits", 0x40))
     write = stream.write
@@ -359,7 +407,7 @@ OWN = GpuProcess(pid=os.getpid(), memory=1 << 20)
 )
 def test_others_on_the_gpu_are_told_apart_from_us(tmp_path, samples, others):
     happened = [GpuSample(t=t, gpu=0, memory_used=2 << 30, processes=found) for t, found in samples]
-    found = preflight.inspect(0, machine(tmp_path, DEVICE, *happened), LOAD, simulated=False)
+    found = preflight.inspect(0, machine(tmp_path, DEVICE, *happened), LOAD, 0.5, simulated=False)
     assert found.gpus[0].foreign == others
     assert found.gpus[0].memory_free == 6 << 30
     assert any("GPU 0 is used by others (pid 1, 1.00 GiB)" in line for line in found.warnings) is bool(others)
@@ -368,7 +416,7 @@ def test_others_on_the_gpu_are_told_apart_from_us(tmp_path, samples, others):
 
 def test_a_busy_or_throttled_gpu_is_warned_of(tmp_path):
     sample = GpuSample(t=1, gpu=0, utilization=97, throttle=0x40)
-    found = preflight.inspect(0, machine(tmp_path, sample), LOAD, simulated=False)
+    found = preflight.inspect(0, machine(tmp_path, sample), LOAD, 0.5, simulated=False)
     assert [line for line in found.warnings if "GPU 0" in line] == [
         "GPU 0 is 97 % busy before anything ran: somebody else uses it",
         "GPU 0 is throttled before anything ran: thermal (hardware)",
@@ -376,10 +424,32 @@ def test_a_busy_or_throttled_gpu_is_warned_of(tmp_path):
     assert found.gpus[0].memory_free is None, "not known, and not 0"
 
 
+def test_what_the_driver_keeps_is_not_free(tmp_path):
+    device = GpuDevice(t=1, gpu=0, memory_total=8 << 30, memory_reserved=1 << 30)
+    vitals = machine(tmp_path, device, GpuSample(t=1, gpu=0, memory_used=2 << 30))
+    assert preflight.inspect(0, vitals, LOAD, 0.5, simulated=False).gpus[0].memory_free == 5 << 30
+
+
+def test_load_is_that_of_the_time_before_loading(tmp_path, plan, stream, monkeypatch):
+    """Loading a model takes all cores for a minute: that is not somebody else."""
+    course, pipeline, _ = make_course(tmp_path, plan(pipeline="llava", new_tokens=[5]), stream)
+    cores = os.cpu_count() or 1
+    loads = [cores / 4]
+    monkeypatch.setattr(os, "getloadavg", lambda: (loads[-1], 0.0, 0.0))
+    load = pipeline.load
+    pipeline.load = lambda probe: (loads.append(cores * 2.0), load(probe))[1]
+    assert course.run() == 0
+    (found,) = stream.of(Preflight)
+    assert found.load == round(cores / 4, 2)
+    assert not [line for line in found.warnings if "load average" in line]
+    busy = preflight.inspect(0, None, LOAD, cores * 2.0, simulated=False)
+    assert any(line.startswith(f"load average was {cores * 2:.1f} on {cores} cores before") for line in busy.warnings)
+
+
 def test_no_gpu_has_its_reason(tmp_path):
     vitals = machine(tmp_path, GpuAbsent(t=1, gpu=-1, reasons={"*": "no NVIDIA driver"}))
-    assert preflight.inspect(0, vitals, LOAD, simulated=False).absent == "no NVIDIA driver"
-    assert preflight.inspect(0, None, LOAD, simulated=False).absent == "nothing watches the machine"
+    assert preflight.inspect(0, vitals, LOAD, 0.5, simulated=False).absent == "no NVIDIA driver"
+    assert preflight.inspect(0, None, LOAD, 0.5, simulated=False).absent == "nothing watches the machine"
 
 
 def test_preflight_is_kept_and_its_warnings_are_logged(tmp_path, plan, stream, caplog):

@@ -38,7 +38,7 @@ class FakePipeline:
     def load(self, probe):
         if self.load_error is not None:
             raise self.load_error
-        return ModelFacts(t=0, name="fake", model_type="fake", parameters=1, dtype="float32", device="cpu")
+        return ModelFacts(t=0, name="fake", model_type="fake", parameters=1, dtype="float32", device="simulated")
 
     def check_case(self, case):
         return self.refuse.get(case.id, "")
