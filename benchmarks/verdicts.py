@@ -30,6 +30,7 @@ from llava_tui.session.timeline import Timeline
 
 Floats = NDArray[np.float64]
 SIZES = (6, 10, 20, 50)
+FEW = (6, 7, 9, 11, 15, 20, 50)
 FAMILY = 3
 """Steps that are asked together."""
 
@@ -77,6 +78,26 @@ def coverage(trials: int) -> bool:
             cells.append(f"{100 * covered:.1f} %" + ("" if inside else " ✗"))
         print(f"  {name:<12}" + "".join(f"{cell:>10}" for cell in cells))
     print("  ✗ at n = 6 with AR(0.3): known; the interval is the whole range already (a session asks for ten rounds)")
+    return good
+
+
+def effects_covered(trials: int) -> bool:
+    print(f"\n95 % interval of an effect: how often it covers the truth, {trials} trials (wanted: 93 % or more)")
+    print(f"  {'':<26}" + "".join(f"{f'n = {n}':>10}" for n in FEW))
+    good = True
+    for method in (paired, single):
+        for name, noise, _ in NOISES:
+            cells = []
+            for n in FEW:
+                chance = np.random.default_rng([5, n])
+                found = [method(*(np.exp(0.01 * noise(chance, n)) for _ in "ab")) for _ in range(trials)]
+                bounds = [(one.low, one.high) for one in found if one is not None]
+                covered = (
+                    sum(low is not None and high is not None and low <= 0 <= high for low, high in bounds) / trials
+                )
+                good &= covered >= 0.93 or (name, n) in SHORT
+                cells.append(f"{100 * covered:.1f} %" + ("" if covered >= 0.93 else " ✗"))
+            print(f"  {f'{method.__name__}, {name}':<26}" + "".join(f"{cell:>10}" for cell in cells))
     return good
 
 
@@ -286,6 +307,7 @@ def main() -> int:
     parser.add_argument("--tokens", type=int, default=16, help="of each of those runs")
     options = parser.parse_args()
     good = coverage(10 * options.trials)
+    good &= effects_covered(5 * options.trials)
     good &= verdicts(options.trials)
     good &= simulator(options.trials)
     good &= apart(options.trials)

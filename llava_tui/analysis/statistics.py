@@ -156,9 +156,10 @@ def _dependence(values: Floats, ordered: Floats) -> float:
     found is on average r − (1 + 4 r)/n (Marriott & Pope, Biometrika 41, 1954)."""
     n = values.size
     if n <= 1000:
-        position = np.searchsorted(ordered, values) - (n - 1) / 2
+        # Those that are equal share the middle of their places, so that all signs exchanged makes no difference.
+        position = (np.searchsorted(ordered, values) + np.searchsorted(ordered, values, "right") - n) / 2
     else:  # Signs are cheaper, and many of them tell as much.
-        position = np.sign(values - ordered[n // 2])
+        position = np.sign(values - (ordered[(n - 1) // 2] + ordered[n // 2]) / 2)
     position = position - position.mean()
     # Not by BLAS: its threads cost a hundred times what so small a product does.
     total = float(np.einsum("i,i->", position, position))

@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from llava_tui.analysis.statistics import TOO_FEW, Floats
+from llava_tui.analysis.statistics import TOO_FEW, Floats, median_interval
 
 Verdict = Literal["faster", "slower", "same", "inconclusive", "not comparable"]
 Method = Literal["paired rounds", "sessions", "single session"]
@@ -66,17 +66,20 @@ class Decision:
 def paired(a: Floats, b: Floats) -> Estimate | None:
     """Rounds of one session, ``a[i]`` and ``b[i]`` from the same round; ``None`` without any pair.
 
-    The median of the log ratios with its bootstrap interval; p is that of the sign test, which is exact.
+    The median of the log ratios; p is that of the sign test, which is exact. The interval is the wider of two: by the
+    bootstrap, which alone covers 88 % of the time where rounds are few and odd in number, and by order statistics.
     """
     both = np.isfinite(a) & np.isfinite(b) & (a > 0) & (b > 0)
-    ratios = np.sort(np.log(b[both]) - np.log(a[both]))
+    in_order = np.log(b[both]) - np.log(a[both])
+    ratios = np.sort(in_order)
     n = int(ratios.size)
     if n == 0:
         return None
     effect = _middle(ratios)
-    if n < TOO_FEW:
+    exact = median_interval(in_order)
+    if n < TOO_FEW or exact is None:
         return Estimate("paired rounds", effect, None, None, 1.0, n)
-    low, high = _percentiles(_resampled_medians(ratios, 0))
+    low, high = _wider(_percentiles(_resampled_medians(ratios, 0)), exact)
     return Estimate("paired rounds", effect, low, high, _sign_test(ratios), n)
 
 
@@ -101,12 +104,14 @@ def sessions(a: Sequence[float], b: Sequence[float]) -> Estimate:
 def single(a: Floats, b: Floats) -> Estimate | None:
     """One session a side (or too few): the runs of each. The interval and p are those of what varies within a session;
     what varies between sessions is unknown, which is why :func:`decide` asks for more; ``None`` without any run."""
-    x, y = (np.sort(np.log(side[np.isfinite(side) & (side > 0)])) for side in (a, b))
+    in_order = [np.log(side[np.isfinite(side) & (side > 0)]) for side in (a, b)]
+    x, y = (np.sort(side) for side in in_order)
     if not x.size or not y.size:
         return None
     effect = _middle(y) - _middle(x)
     n = int(min(x.size, y.size))
-    if n < TOO_FEW:
+    exact_x, exact_y = (median_interval(side) for side in in_order)
+    if n < TOO_FEW or exact_x is None or exact_y is None:
         return Estimate("single session", effect, None, None, 1.0, n)
     # Both ways round, so that exchanging the sides only changes the sign.
     differences = np.concatenate(
@@ -115,7 +120,10 @@ def single(a: Floats, b: Floats) -> Estimate | None:
             _resampled_medians(y, 0) - _resampled_medians(x, 1),
         ]
     )
-    low, high = _percentiles(differences)
+    # The interval of a difference from those of its parts (Zou & Donner, Statistics in Medicine 27, 2008).
+    down = _root(_middle(y) - exact_y[0], exact_x[1] - _middle(x))
+    up = _root(exact_y[1] - _middle(y), _middle(x) - exact_x[0])
+    low, high = _wider(_percentiles(differences), (effect - down, effect + up))
     total = differences.size
     tail = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
     return Estimate("single session", effect, low, high, min(2 * (tail + 1) / (total + 1), 1.0), n)
@@ -158,6 +166,14 @@ def _percentiles(draws: Floats) -> tuple[float, float]:
     outside = int(draws.size * ALPHA / 2)
     ordered = np.partition(draws, (outside, draws.size - 1 - outside))
     return float(ordered[outside]), float(ordered[draws.size - 1 - outside])
+
+
+def _wider(one: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:
+    return min(one[0], other[0]), max(one[1], other[1])
+
+
+def _root(one: float, other: float) -> float:
+    return math.sqrt(one * one + other * other)
 
 
 def _sign_test(differences: Floats) -> float:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llava_tui.analysis.statistics import Floats
+from llava_tui.analysis.statistics import Floats, median_interval
 from llava_tui.analysis.verdict import ALPHA, Estimate, decide, holm, paired, sessions, single
 
 times = st.floats(1e3, 1e12)
 columns = st.integers(1, 40).flatmap(
     lambda n: st.tuples(*(st.lists(times, min_size=n, max_size=n).map(np.array) for _ in "ab"))
 )
+Method = Callable[[Floats, Floats], Estimate | None]
 MIRRORED = {"faster": "slower", "slower": "faster"}
 
 
@@ -35,6 +37,20 @@ def test_exchanging_the_sides_mirrors_everything(pair: tuple[Floats, Floats], sp
         there, again = (decide(one, one.p, 1, spread=spread) for one in (forth, back))
         assert again.verdict == MIRRORED.get(there.verdict, there.verdict)
         assert (again.needed, again.reason) == (there.needed, there.reason)
+
+
+@pytest.mark.parametrize("n", [7, 9, 11])
+@pytest.mark.parametrize("method", [paired, single])
+def test_the_interval_covers_as_often_as_it_says_for_few_and_odd_numbers(method: Method, n: int) -> None:
+    chance = np.random.default_rng(n)
+    trials, covered = 600, 0
+    for _ in range(trials):
+        one = method(*np.exp(chance.normal(0, 0.01, (2, n))))
+        assert one is not None
+        assert one.low is not None
+        assert one.high is not None
+        covered += one.low <= 0 <= one.high
+    assert covered / trials > 0.92  # 95 %, less three standard errors of so many trials
 
 
 @settings(deadline=None)
@@ -62,17 +78,20 @@ def test_welchs_test_is_scipys(a: list[float], b: list[float]) -> None:
 
 
 @pytest.mark.parametrize("n", [7, 12, 21])
-def test_the_interval_is_that_of_resampling(n: int) -> None:
+def test_the_interval_is_that_of_resampling_or_the_wider_one_of_order_statistics(n: int) -> None:
     chance = np.random.default_rng(n)
     values = chance.normal(0.02, 0.03, n)
     estimate = paired(np.ones(n), np.exp(values))
     resampled = np.median(chance.choice(values, (20_000, n)), axis=1)
+    exact = median_interval(values)
     assert estimate is not None
+    assert exact is not None
     # A resampled median takes few values: beyond a bound lies less than 2.5 %, from it on more.
-    for outside, value in ((resampled, estimate.low), (-resampled, -(estimate.high or 0.0))):
+    sides = ((resampled, estimate.low, exact[0]), (-resampled, -(estimate.high or 0.0), -exact[1]))
+    for outside, value, by_order in sides:
         assert value is not None
         assert (outside < value - 1e-9).mean() <= 0.03
-        assert (outside < value + 1e-9).mean() >= 0.02
+        assert (outside < value + 1e-9).mean() >= 0.02 or value == pytest.approx(by_order)
 
 
 def test_holms_adjustment_is_the_textbooks() -> None:
