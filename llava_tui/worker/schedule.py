@@ -56,9 +56,14 @@ class Schedule:
         """Rounds asked for in all; with ``auto`` the most there can be."""
         self.over = False
         """The profiled run has begun: nothing is measured after it."""
-        self._repeats = 0
+        self._repeated: set[int] = set()
+        """Numbers of single runs that a viewer asked for, which are rounds of their own."""
         self._next_round = self.rounds
         self._begun = 0
+        self._went_well: set[int] = set()
+        """Rounds in which a run went well."""
+        self._running: Planned | None = None
+        """The run that was taken last, until it is known what came of it; one that is cut short stays."""
         self._extra = 0
         """Rounds that a viewer asked for: no rule takes them back."""
         self._cold_started = False
@@ -117,6 +122,7 @@ class Schedule:
                 self._taken_warm[planned.case.id] = self._taken_warm.get(planned.case.id, 0) + 1
             elif planned.kind == "self-test":
                 self._self_test = False  # Begun: it is not moved to another case any more.
+            self._running = planned
             return planned
         self._cold_taken = True
         return Planned("cold", self._pending[0].case)
@@ -129,6 +135,9 @@ class Schedule:
         """A run went well and took ``wall`` ns, each step what ``steps`` says. Returns the fact, told at ``t``, where
         an adaptive warm-up is over."""
         case = planned.case.id
+        self._running = None
+        if planned.round is not None and planned.round not in self._repeated:
+            self._went_well.add(planned.round)
         if planned.round is not None and self.plan.rounds == "auto" and self._rule is None:
             self._walls[case][planned.round] = wall
             for step, duration in steps.items():
@@ -147,12 +156,14 @@ class Schedule:
 
     def retry(self, planned: Planned) -> None:
         """The run was taken back: once more, next; unless its case takes no part any more."""
+        self._running = None
         if planned.case.id in self._taking_part():
             self._pending.appendleft(planned)
 
     def drop(self, case: str, why: str) -> None:
         """The case can take no further part (refused, failed)."""
         self._cold_taken = False
+        self._running = None
         self.dropped[case] = why
         self._remove(case)
 
@@ -166,7 +177,7 @@ class Schedule:
     def repeat(self, case: str) -> None:
         """One more measured run of the case, as soon as measuring is on, as a round of its own: within a round every
         case runs once, which is what pairs cases."""
-        self._repeats += 1
+        self._repeated.add(self._next_round)
         first = next((i for i, planned in enumerate(self._pending) if planned.kind == "measured"), len(self._pending))
         self._pending.insert(first, Planned("measured", self.cases[case], self._next_round))
         self._next_round += 1
@@ -214,7 +225,7 @@ class Schedule:
             told = f"auto: until every step's interval is within {within}, at most {count(self.rounds, 'round')}"
         else:
             told = count(self.rounds, "round")
-        told += f" and {count(self._repeats, 'repeat')}" if self._repeats else ""
+        told += f" and {count(len(self._repeated), 'repeat')}" if self._repeated else ""
         return told + (f", {limit:g} s at most" if limit is not None and self._rule is None else "")
 
     def ended(self, t: int, stopped: str = "") -> events.Ended:
@@ -234,11 +245,11 @@ class Schedule:
         else:
             rule, text = "cap", f"{count(self.rounds, 'round')}, the most there may be{self._open_text()}"
         if worst is None or not math.isfinite(worst.width):
-            return events.Ended(t=t, rule=rule, text=text, rounds=self._begun)
+            return events.Ended(t=t, rule=rule, text=text, rounds=self._complete())
         where = f"{worst.step} of {worst.case}, ±{worst.width * 100:.2g} %"
         text += f"; the widest is {where}" if worst.settled else f"; {where}, is wider than asked for"
         return events.Ended(
-            t=t, rule=rule, text=text, rounds=self._begun, case=worst.case, step=worst.step, width=worst.width
+            t=t, rule=rule, text=text, rounds=self._complete(), case=worst.case, step=worst.step, width=worst.width
         )
 
     # --- rules -------------------------------------------------------------------------------------------------------
@@ -251,6 +262,11 @@ class Schedule:
         elif self.plan.rounds == "auto" and self._rule is None and self._begun >= ROUNDS_LEAST and self._settled():
             self._end_rounds("interval", self._settled_text(), keep=self._extra)
         return not self._ahead
+
+    def _complete(self) -> int:
+        """Rounds of which nothing is missing; a case that takes no part any more is not missing."""
+        cut = {planned.round for planned in (*self._pending, self._running) if planned is not None}
+        return len(self._went_well - cut)
 
     def _settled_text(self) -> str:
         within = f"±{self.plan.delta * 100:.3g} %"
@@ -269,7 +285,7 @@ class Schedule:
         while len(self._ahead) > keep:
             self._ahead.pop()
         self.rounds = self._begun + len(self._ahead)
-        if not self._repeats:  # Their numbers are taken; else the rounds to come go on where these end.
+        if not self._repeated:  # Their numbers are taken; else the rounds to come go on where these end.
             self._next_round = self.rounds
 
     def _settled(self) -> bool:

@@ -203,6 +203,36 @@ def test_a_time_limit_ends_rounds_between_two_of_them():
     assert not schedule.event(0).open
 
 
+@pytest.mark.parametrize(
+    ("begun", "cut", "rounds"), [(6, False, 2), (7, False, 2), (7, True, 2), (9, True, 2), (9, False, 3), (2, True, 0)]
+)
+def test_a_round_that_was_cut_is_not_counted(begun, cut, rounds):
+    """So many measured runs of three cases were begun, the last of which was cut short; or whole, and none came on."""
+    schedule = make(rounds=5)
+    while begun:
+        planned = schedule.take()
+        begun -= planned.kind == "measured"
+        if planned.kind == "cold":
+            schedule.cold_started()
+        if begun or not cut:
+            schedule.ran(planned, 10**8, {})
+    assert schedule.ended(0, "stopped by me").rounds == rounds
+
+
+def test_a_round_is_complete_without_the_case_that_failed_in_it():
+    schedule = make(rounds=3)
+    while (planned := schedule.take()) is not None:
+        if planned.kind == "cold":
+            schedule.cold_started()
+        if planned.round == 1 and planned.case.id == CASES[1]:
+            schedule.drop(CASES[1], "failed")
+        else:
+            schedule.ran(planned, 10**8, {})
+        if planned.round == 0 and planned.case.id == CASES[0]:
+            schedule.repeat(CASES[0])
+    assert schedule.ended(0).rounds == 3, "and a repeat is none"
+
+
 def test_a_case_that_is_left_out_holds_nothing_up():
     schedule = make(rounds="auto")
     numbers = random.Random(1)
