@@ -6,6 +6,7 @@ Exit codes: 0 done; 2 bad usage or input, one clear line on stderr; 3 the run fa
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -26,6 +27,9 @@ class Group(click.Group):
             # The reader of our output went away (``| head``): nothing is wrong here.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(0)
+        except KeyboardInterrupt:
+            click.echo("llava-tui: interrupted", err=True)
+            sys.exit(130)
         except Exception as error:
             # Imported only now: the first paint of the monitor waits for every import before it.
             from llava_tui.models import ModelError
@@ -34,6 +38,10 @@ class Group(click.Group):
 
             if isinstance(error, (PlanError, SessionError, ModelError)):
                 _refuse(str(error))
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+                # What was printed could not be written, and would be tried once more at the interpreter's end.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                _refuse(f"cannot write: {error.strerror}")
             raise
 
 
@@ -280,6 +288,7 @@ def show(ctx: click.Context, session: str, case: str | None, json_: bool) -> Non
     path = _find(ctx, session)
     info = store.info(path)
     timeline = Timeline.open(path)
+    overview.require_case(timeline, case)
     click.echo(overview.as_json(info, timeline, case) if json_ else overview.as_text(info, timeline, case))
 
 

@@ -27,6 +27,10 @@ def resolve(plan: Plan) -> Plan:
 def check(plan: Plan) -> None:
     """Raises :class:`PlanError` or :class:`llava_tui.models.ModelError` with what is wrong and how to mend it."""
     if plan.pipeline == "simulated":
+        from llava_tui.pipelines.simulated import MODEL
+
+        if plan.model not in (DEMO, MODEL):
+            raise PlanError(f"model: the simulator knows {MODEL}, not {plan.model!r}; leave --model out")
         return
     missing = [name for name in ("torch", "transformers", "av", "PIL") if importlib.util.find_spec(name) is None]
     if missing:
@@ -36,19 +40,24 @@ def check(plan: Plan) -> None:
 
 
 def _check_model(plan: Plan) -> None:
-    if plan.model == DEMO:
-        return
+    if "<image>" in plan.prompt:
+        raise PlanError("prompt: <image> stands for a frame: leave it out, frames are put in by themselves")
     from llava_tui import architecture, models
 
-    models.check_model(plan.model)
-    folder = models.resolve(plan.model)
-    if folder is None:
-        return  # a hub id that is not cached: only loading can tell
-    config = models.read_config(folder, plan.model)
+    if plan.model == DEMO:
+        from llava_tui.pipelines.checkpoints import demo_config
+
+        config = demo_config()
+    else:
+        models.check_model(plan.model)
+        folder = models.resolve(plan.model)
+        if folder is None:
+            return  # a hub id that is not cached: only loading can tell
+        config = models.read_config(folder, plan.model)
+    # Words are about four characters long; the demo's tokens are bytes.
+    prompt = len(plan.prompt) // (1 if plan.model == DEMO else 4)
     for case in plan.cases():
-        reason = architecture.overflow(
-            config, case.frames, prompt_tokens=len(plan.prompt) // 4, new_tokens=case.new_tokens
-        )
+        reason = architecture.overflow(config, case.frames, prompt_tokens=prompt, new_tokens=case.new_tokens)
         if reason:
             raise PlanError(f"frames: {reason}")
 

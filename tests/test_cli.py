@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -91,6 +92,9 @@ def test_a_plan_file_runs_and_options_override_it(cli: Cli, tmp_path: Path) -> N
         (("run", "absent.toml"), ("absent.toml", "TOML")),
         (("run", "--from", "absent"), ("absent", "list")),
         (("run", "--input", "absent.mp4"), ("absent.mp4", "no such file")),
+        (("run", "--model", "demo", "--frames", "100"), ("frames", "4,096 context", "--frames 15")),
+        (("run", "--model", "demo", "--prompt", "what is in <image>?"), ("prompt", "<image>")),
+        (("run", "--pipeline", "simulated", "--model", "nonsense"), ("model", "nonsense")),
         (("run", "--model", "./absent"), ("./absent", "no such folder")),
         (("show", "absent"), ("absent", "list")),
         (("open", "absent"), ("absent", "list")),
@@ -221,6 +225,44 @@ def test_a_worker_that_is_killed_is_an_interrupted_session_and_exit_code_3(sessi
     assert path.name in err
     assert "Traceback" not in err
     assert store.status(path) == "interrupted"
+
+
+def test_a_job_that_is_terminated_leaves_no_worker(sessions: Path) -> None:
+    process = _started(sessions)
+    process.terminate()
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 143
+    assert "Traceback" not in err
+    assert store.status(next(sessions.iterdir())) == "stopped"
+
+
+def test_a_deleted_session_ends_its_worker(sessions: Path) -> None:
+    process = _started(sessions)
+    path = next(sessions.iterdir())
+    shutil.rmtree(path)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 3
+    assert "folder is gone" in err
+    assert "Traceback" not in err
+
+
+def test_a_case_that_is_lost_is_told(cli: Cli) -> None:
+    done = cli(*FAST, "--frames", "1,900")
+    assert done.returncode == 0
+    assert "1 of 2 cases failed: f900-b1-n16" in done.stderr
+
+
+def test_an_unknown_case_names_the_known_ones(cli: Cli, recorded: Path) -> None:
+    done = cli("show", "@latest", "--case", "zzz")
+    assert done.returncode == 2
+    assert "f1-b1-n16, f2-b1-n16" in done.stderr
+
+
+def test_output_that_cannot_be_written_is_one_line(recorded: Path) -> None:
+    command = [sys.executable, "-m", "llava_tui", "show", "@latest"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (2, "llava-tui: cannot write: No space left on device\n")
 
 
 def test_a_reader_that_goes_away_is_no_error(recorded: Path) -> None:

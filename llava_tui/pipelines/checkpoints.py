@@ -140,6 +140,16 @@ def build_demo(folder: Path, seed: int = 0) -> Path:
     return build_tiny(folder, seed, DEMO_SHAPE)
 
 
+def demo_config() -> dict[str, Any]:
+    """What the demo model's ``config.json`` will say of its context, whether or not it was built already."""
+    shape = DEMO_SHAPE
+    return {
+        "model_type": "llava",
+        "vision_config": {"model_type": "clip_vision_model", "image_size": shape.image, "patch_size": shape.patch},
+        "text_config": {"max_position_embeddings": shape.context},
+    }
+
+
 def demo_model() -> Path:
     """The folder of the demo model, built on first use and kept in the user's cache folder.
 

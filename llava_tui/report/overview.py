@@ -12,12 +12,21 @@ from llava_tui.analysis.statistics import Summary
 from llava_tui.analysis.steps import StepRow, StepTable, case_ids, step_table
 from llava_tui.analysis.trust import Trust, badge
 from llava_tui.report import facts
-from llava_tui.session.reader import safe_text
+from llava_tui.session.reader import SessionError, safe_text
 from llava_tui.session.store import SessionInfo
 from llava_tui.session.timeline import Timeline, View
 
 BAR = 20
 """Cells of a bar that stands for the whole run."""
+
+
+def require_case(timeline: Timeline, case: str | None) -> None:
+    """Raises :class:`SessionError` for a case that the session does not have."""
+    known = case_ids(timeline.now())
+    if case and case not in known:
+        raise SessionError(
+            f"{timeline.path.name} has no case {safe_text(case, 40)!r}; it has {', '.join(known) or 'none'}"
+        )
 
 
 def as_text(info: SessionInfo, timeline: Timeline, case: str | None = None) -> str:
@@ -73,7 +82,8 @@ def _head(info: SessionInfo, timeline: Timeline, view: View) -> list[str]:
         parts.append(model.device + (f" ({model.device_name})" if model.device_name else ""))
         lines.append("  model    " + " · ".join(safe_text(part) for part in parts if part))
     else:
-        lines.append(f"  model    {safe_text(header.model)} (not loaded)")
+        named = "as the file names it" if header.provenance == "imported" else "not loaded"
+        lines.append(f"  model    {safe_text(header.model)} ({named})")
     plan = header.plan
     inputs = ", ".join(safe_text(str(path)) for path in plan.get("inputs", ()))
     lines.append(f"  input    {inputs}")

@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 
 import click
 
@@ -69,14 +70,16 @@ def _run_line(view: View, index: int) -> str:
 def follow(path: Path, worker: subprocess.Popen[bytes], *, json_: bool) -> int:
     """Follows the session until its worker has ended; returns the command's exit code.
 
-    Ctrl+C asks the worker to stop in the middle of its run and waits for it; a second one leaves it to itself.
-    A hang-up only ends the following: the run outlives the terminal.
+    Ctrl+C asks the worker to stop in the middle of its run and waits for it; a second one leaves it to itself. So does
+    SIGTERM, for a job that ran out of its time must not leave a worker behind. A hang-up only ends the following: the
+    run outlives the terminal.
     """
     timeline = Timeline.open(path)
     say: Callable[[str], None] = (lambda line: None) if json_ else click.echo
     say(f"session {path}")
     lines = Lines(timeline, say)
-    interrupted = False
+    interrupted = 0
+    signal.signal(signal.SIGTERM, _terminated)
     while True:
         try:
             ended = worker.poll() is not None
@@ -85,21 +88,35 @@ def follow(path: Path, worker: subprocess.Popen[bytes], *, json_: bool) -> int:
             if ended:
                 break
             time.sleep(POLL_SECONDS)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Terminated) as asked:
             if interrupted:
-                return 130
-            interrupted = True
+                return interrupted
+            interrupted = 143 if isinstance(asked, Terminated) else 130
             click.echo("stopping… (ctrl+c again leaves the run to itself)", err=True)
             control.send(path, "stop-now")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if not path.is_dir():
+        click.echo(f"llava-tui: the session's folder is gone: {path}; the run has nowhere to be kept", err=True)
+        return 3
     info = store.info(path)
     click.echo(overview.as_json(info, timeline) if json_ else "\n" + overview.as_text(info, timeline))
     if interrupted:
-        return 130
+        return interrupted
     if info.status in ("failed", "interrupted"):
         click.echo(f"llava-tui: the run {info.status}: {safe_text(info.reason) or 'see worker.log'} ({path})", err=True)
         return 3
+    if info.reason:  # it ended well, but not all of it
+        click.echo(f"llava-tui: {safe_text(info.reason)}", err=True)
     return 0
+
+
+class Terminated(Exception):
+    """SIGTERM came."""
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    raise Terminated
 
 
 def ask(path: Path, verb: str, *, case: str, rounds: int) -> int:

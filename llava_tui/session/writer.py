@@ -62,6 +62,13 @@ class StreamWriter:
             raise
         self._torn = False
 
+    def is_in_place(self) -> bool:
+        """Whether the stream is still where it was opened: its folder may have been moved or deleted meanwhile."""
+        try:
+            return os.path.samestat(self.path.stat(), os.fstat(self._fd))
+        except OSError:
+            return False
+
     def sync(self) -> None:
         """Returns when everything written so far is on the disk."""
         os.fsync(self._fd)

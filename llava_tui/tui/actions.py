@@ -29,7 +29,7 @@ class Action(NamedTuple):
 ACTIONS: tuple[Action, ...] = (
     Action("pause", ("p",), "pause", "Pause the run between two stages, or go on with it.", "live", 70),
     Action("stop", ("s",), "stop…", "Stop after this run, or at once: asks first.", "live", 80),
-    Action("skip", ("k",), "skip case", "Leave out what remains of the case that is running.", "live", 40),
+    Action("skip", ("k",), "skip case…", "Leave out what remains of the case that is running (asks).", "live", 40),
     Action("more", ("plus",), "more rounds", "One more round of every case.", "live", 30),
     Action("case", ("v",), "next case", "Show the next case's table; after the last, the running one.", priority=50),
     Action("theme", ("t",), "light/dark", "Dark, light, or the terminal's own colours.", priority=10),

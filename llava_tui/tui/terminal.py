@@ -30,6 +30,14 @@ def require() -> None:
                 f"the monitor needs a terminal, and standard {name} is none; "
                 "`llava-tui show SESSION` prints a session, `llava-tui run --headless` runs without"
             )
+    if os.environ.get("TERM", "") in ("", "dumb", "unknown"):
+        # Such a terminal cannot be drawn on, and Textual never ends asking it for its size.
+        from llava_tui.session.reader import SessionError
+
+        raise SessionError(
+            f"the monitor cannot draw on TERM={os.environ.get('TERM') or '(unset)'}: set TERM to what the terminal is, "
+            "like xterm-256color, or use `llava-tui show SESSION`"
+        )
 
 
 Piece = tuple[int, int, Sequence[tuple[str, Style]]]

@@ -276,5 +276,6 @@ class Course:
         self._control.poll()
         while self._control.paused and not self._control.ending:
             self._enter("paused")
+            self._sink.require()
             self._journal.clock.wait(PAUSE_S)
             self._control.poll()

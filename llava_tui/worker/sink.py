@@ -52,7 +52,10 @@ class EventSink:
                     raise StreamLost(self.lost) from None
 
     def require(self) -> None:
-        """Raises :class:`StreamLost` if a write failed where nobody could be told (a log record of a library)."""
+        """Raises :class:`StreamLost` if a write failed where nobody could be told (a log record of a library), or the
+        session's folder was moved or deleted: nobody could watch or stop this worker any more."""
+        if not self.lost and not self._writer.is_in_place():
+            self.lost = "the session's folder was moved or deleted while it ran"
         if self.lost:
             raise StreamLost(self.lost)
 

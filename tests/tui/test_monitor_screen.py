@@ -136,7 +136,9 @@ async def test_control_goes_to_the_worker_and_its_answer_comes_into_the_log(live
         recording.say(events.Answer(t=t, id=asked.id, verb="pause", accepted=True, text="pauses after this run"))
         await shown.until(lambda: "pause: pauses after this run" in shown.part("log"))
         await shown.until(lambda: "p go on" in shown.part("footer"))
-        await shown.pilot.press("p", "k", "plus")
+        await shown.pilot.press("p", "k")
+        await shown.until(lambda: "Skip what remains of f" in shown.everything())
+        await shown.pilot.press("y", "plus")
         assert [(c.verb, c.rounds) for c in commands(recording.path)] == [
             ("pause", 0), ("resume", 0), ("skip", 0), ("extend", 1),
         ]  # fmt: skip
@@ -171,8 +173,8 @@ async def test_a_worker_that_does_not_answer_is_told_of(
     recording = live()
     recording.write_until(LOADING + WALL)
     async with monitor(recording.path) as shown:
-        await shown.pilot.press("k")
-        await shown.until(lambda: "skip: no answer from the worker yet" in shown.part("log"))
+        await shown.pilot.press("plus")
+        await shown.until(lambda: "extend: no answer from the worker yet" in shown.part("log"))
 
 
 async def test_v_goes_through_the_cases_and_back_to_the_running_one(finished: Path) -> None:

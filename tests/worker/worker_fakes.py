@@ -101,6 +101,9 @@ class MemoryStream:
             raise OSError(errno.ENOSPC, "No space left on device")
         self.events.append(event)
 
+    def is_in_place(self) -> bool:
+        return True
+
     def sync(self) -> None:
         self.synced = len(self.events)
 

@@ -310,8 +310,19 @@ class MonitorScreen(Screen[None]):
             self._send(verb)
 
     def do_skip(self) -> None:
-        """What remains of the case that is running."""
-        self._send("skip")
+        """What remains of the case that is running; asks first: it cannot be taken back."""
+        from llava_tui.analysis.steps import current_case
+        from llava_tui.tui.widgets.overlays import Question
+
+        view = self.view
+        if view is None or not (case := current_case(view)):
+            return
+
+        def answered(answer: str | None) -> None:
+            if answer and self.live:
+                self._send("skip", case=case)
+
+        self.app.push_screen(Question(f"Skip what remains of {case}?", [("y", "skip it", "skip")]), answered)
 
     def do_more(self) -> None:
         """One more round."""
@@ -353,12 +364,12 @@ class MonitorScreen(Screen[None]):
 
     # --- asking the worker ------------------------------------------------------------------------------------------
 
-    def _send(self, verb: str, *, rounds: int = 0) -> None:
+    def _send(self, verb: str, *, case: str = "", rounds: int = 0) -> None:
         from llava_tui.session import control
         from llava_tui.session.reader import SessionError
 
         try:
-            command = control.send(self.path, verb, rounds=rounds)
+            command = control.send(self.path, verb, case=case, rounds=rounds)
         except SessionError as error:
             self._notice(str(error), "error")
             return

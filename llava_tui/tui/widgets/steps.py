@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llava_tui.analysis.steps import UNACCOUNTED, StepRow, StepTable, case_ids
+from llava_tui.analysis.steps import UNACCOUNTED, StepRow, StepTable, case_ids, current_case
 from llava_tui.tui.theme import step_style
 from llava_tui.tui.widgets import figures, plots
 from llava_tui.tui.widgets.cells import TEXT, Line, Run, fit, join, left, right
@@ -98,6 +98,8 @@ def draw_steps(view: View, look: Look, width: int, height: int) -> list[Line]:
 
     lines = look.once("steps", (view.runs.n, view.trees.n, table.case, width, height, look.live), body)
     heading = fit(_heading(view, look, table, columns, width), width)
+    if look.case and look.case != current_case(view):
+        running = ""  # another case is running than the one whose table was chosen
     marks = [_mark(row, running) for row in rows]
     marks += [(" ", TEXT)] * (len(lines) - len(marks))
     return [heading, *([mark, *line] for mark, line in zip(marks, lines, strict=False))][:height]
@@ -116,7 +118,8 @@ def _heading(view: View, look: Look, table: StepTable, columns: dict[str, int], 
         place = f" {cases.index(table.case) + 1}/{len(cases)}" if table.case in cases and len(cases) > 1 else ""
         room = columns["title"] - len(table.case) - len(place)
         title = f" step · {table.case}{place}" if room >= 8 else f" {table.case}{place}"
-        title += " (chosen)" if look.case and room >= 17 else ""
+        if look.case:
+            title += " (chosen)" if room >= 17 else "*"
     line: Line = [(left(title, columns["title"]), "dim")]
     for name, heading, _, _ in _COLUMNS:
         if size := columns.get(name):
