@@ -181,7 +181,8 @@ class RunEnd(Event, frozen=True, kw_only=True, omit_defaults=True, tag="end", gc
     text: list[str] = []
     """One a sequence. Untrusted."""
     frames: int | None = None
-    """Frames decoded, all videos of the batch together."""
+    """Frames decoded for the result, of all sequences of the batch together: one that is used more than once counts
+    once. What the model was given is the fact ``pictures``."""
     prompt_tokens: int | None = None
     """Of one sequence, image tokens included."""
     image_tokens: int | None = None
@@ -256,7 +257,8 @@ class WarmUp(Event, frozen=True, kw_only=True, omit_defaults=True, tag="warm-up"
 
 
 class SelfTest(Event, frozen=True, kw_only=True, omit_defaults=True, tag="self-test", gc=False):
-    """What measuring costs: the same runs bare and instrumented, pair by pair."""
+    """What measuring costs: the same runs bare and instrumented, pair by pair. Bare runs still hear control and carry
+    the hooks that stages are told by; what is tested is the telling: marks, tokens, hints."""
 
     case: str = ""
     bare: list[int] = []

@@ -80,7 +80,8 @@ class RunResult:
     """New tokens, one list a sequence."""
     text: list[str]
     frames: int | None = None
-    """Frames decoded, all videos of the batch together."""
+    """Frames decoded for the result, of all sequences of the batch together: one that is used more than once counts
+    once. What the model was given is the fact ``pictures``."""
     prompt_tokens: int | None = None
     image_tokens: int | None = None
     vision_calls: int | None = None

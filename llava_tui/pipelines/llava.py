@@ -211,7 +211,7 @@ class LlavaPipeline:
         return RunResult(
             token_ids=loop.new_ids,
             text=text,
-            frames=sum(len(clip.images) for clip in clips),
+            frames=sum(len(set(clip.indices)) for clip in clips),
             prompt_tokens=counts[0],
             image_tokens=counts[1],
             vision_calls=watch.vision_calls,

@@ -117,7 +117,8 @@ def _self_test(fact: SelfTest) -> str:
         return f"not tested: {fact.reason}" if fact.reason else ""
     over, low, high = (f"{value * 100:+.2f} %" for value in (fact.overhead, fact.low, fact.high))
     verdict = {"above": ": ABOVE 1 %", "unclear": ": above 1 %, or too noisy to tell"}.get(fact.verdict, "")
-    return f"costs {over} ({low} … {high} in {len(fact.bare)} pairs of {fact.case}){verdict}"
+    pairs = f"{len(fact.bare)} pairs of {fact.case}, the hooks on the model in both"
+    return f"costs {over} ({low} … {high} in {pairs}){verdict}"
 
 
 def _cool_down(fact: CoolDown) -> str:

@@ -1,6 +1,7 @@
 """What measuring costs, told at the start of every session: the same run bare and instrumented, in pairs.
 
-Bare is the pipeline with a probe that only hears control; instrumented is a run as it is measured. Within a pair
+Bare is the pipeline with a probe that only hears control, the hooks that tell stages and hear control still on the
+model; instrumented is a run as it is measured. What is told is the cost of marks, tokens and hints. Within a pair
 everything else is the same, the seed too; which of the two comes first alternates, so that a drift falls on both.
 """
 

@@ -355,7 +355,8 @@ def test_a_short_video_is_warned_of_once(
     clip = str(synthesise_video(tmp_path / "short.mp4", times=[0, 1]))
     with caplog.at_level(logging.WARNING, "llava_tui.pipelines"):
         for _ in range(2):
-            pipeline.run(Case(4, 1, 1), (clip,), 0, RecordingProbe())
+            result = pipeline.run(Case(4, 1, 1), (clip,), 0, RecordingProbe())
+    assert (result.frames, result.facts["pictures"]) == (2, 4)  # decoded, and handed to the model
     assert len(caplog.records) == 1
     assert "has 2 of the 4 frames asked for" in caplog.text
 
