@@ -40,6 +40,9 @@ def gpus_of(view: View) -> list[int]:
     lists = {gpu for gpu, listed in pairs if any(process.pid == own for process in listed)}
     if ours := [gpu for gpu in watched if gpu in lists]:
         return ours
+    uuid = model.extra.get("gpu_uuid")
+    if uuid and (sliced := [gpu for gpu in watched if gpu in view.devices and view.devices[gpu].mig]):
+        return sliced  # A slice has a UUID of its own, and samples only with its GPU.
     number = model.device.partition(":")[2]
     return [int(number)] if number.isdigit() and int(number) in watched else watched[:1]
 

@@ -278,6 +278,14 @@ def test_a_model_on_several_gpus_is_on_all_that_hold_it(tmp_path):
     assert gpus_of(Timeline.open(tmp_path).now()) == [0, 2]
 
 
+def test_a_slice_of_a_gpu_is_watched_with_its_gpu(tmp_path):
+    session = Session(tmp_path, device="cuda:0", extra={"gpu_uuid": "MIG-of-its-own"})
+    for gpu in (0, 1):
+        session.telemetry.write(events.GpuDevice(t=0, gpu=gpu, uuid=f"GPU-ab-{gpu}", mig=gpu == 1))
+        session.telemetry.write(events.GpuSample(t=0, gpu=gpu))
+    assert gpus_of(Timeline.open(tmp_path).now()) == [1]
+
+
 def test_a_cpu_run_does_not_ask_the_gpus(tmp_path):
     session = Session(tmp_path, device="cpu")
     session.samples(throttle=0x40, processes=[process(99, 8 << 30)], memory_used=9 << 30)
