@@ -101,7 +101,7 @@ def _monitor(path: Path, fps: float, ascii_: bool, low_bandwidth: bool) -> None:
 @main.command()
 @click.option("--headless", is_flag=True, help="Print progress lines instead of opening the monitor.")
 @click.option("--json", "json_", is_flag=True, help="With --headless: one JSON document on stdout and nothing else.")
-@click.option("--rounds", type=int, default=5, show_default=True)
+@click.option("--rounds", type=int, default=8, show_default=True)
 @_screen_options
 @click.pass_context
 def demo(
