@@ -1,0 +1,57 @@
+"""Looking at sessions: attach, open, list, show."""
+
+from __future__ import annotations
+
+import click
+
+from llava_tui.cli.monitors import monitor, screen_options
+from llava_tui.cli.sessions import find, folder
+
+
+@click.command()
+@click.argument("session", required=False, default="@latest")
+@screen_options
+@click.pass_context
+def attach(ctx: click.Context, session: str, fps: float, ascii_: bool, low_bandwidth: bool) -> None:
+    """The monitor on a running session; the newest one if none is named."""
+    monitor(find(ctx, session), fps, ascii_, low_bandwidth)
+
+
+@click.command(name="open")
+@click.argument("session")
+@screen_options
+@click.pass_context
+def open_(ctx: click.Context, session: str, fps: float, ascii_: bool, low_bandwidth: bool) -> None:
+    """The monitor on any session, running or ended."""
+    monitor(find(ctx, session), fps, ascii_, low_bandwidth)
+
+
+@click.command(name="list")
+@click.option("--json", "json_", is_flag=True, help="One JSON document on stdout.")
+@click.pass_context
+def list_(ctx: click.Context, json_: bool = False) -> None:
+    """The sessions: running ones first, then the newest."""
+    from llava_tui.report import listing
+    from llava_tui.session import store
+
+    where = folder(ctx)
+    sessions = store.list_sessions(where)
+    click.echo(listing.as_json(sessions) if json_ else listing.as_text(sessions, where))
+
+
+@click.command()
+@click.argument("session")
+@click.option("--case", help="Show one case only.")
+@click.option("--json", "json_", is_flag=True, help="One JSON document on stdout.")
+@click.pass_context
+def show(ctx: click.Context, session: str, case: str | None, json_: bool) -> None:
+    """What a session holds: model, plan, and the steps table of each case."""
+    from llava_tui.report import overview
+    from llava_tui.session import store
+    from llava_tui.session.timeline import Timeline
+
+    path = find(ctx, session)
+    info = store.info(path)
+    timeline = Timeline.open(path)
+    overview.require_case(timeline, case)
+    click.echo(overview.as_json(info, timeline, case) if json_ else overview.as_text(info, timeline, case))

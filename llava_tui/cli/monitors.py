@@ -1,0 +1,26 @@
+"""The monitor as the verbs open it, and the options of its screen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+def screen_options(command: Any) -> Any:
+    """Adds --fps, --ascii and --low-bandwidth to a command."""
+    for option in (
+        click.option("--low-bandwidth", is_flag=True, help="At most 1 kB/s: one paint a second, no mouse motion."),
+        click.option("--ascii", "ascii_", is_flag=True, help="Draw with ASCII only."),
+        click.option("--fps", type=click.FloatRange(0.1, 60), default=4.0, show_default=True, help="Paints a second."),
+    ):
+        command = option(command)
+    return command
+
+
+def monitor(path: Path, fps: float, ascii_: bool, low_bandwidth: bool) -> None:
+    """Shows the session in folder ``path`` until the user leaves."""
+    from llava_tui.tui.app import run_monitor
+
+    run_monitor(path, fps=fps, ascii=ascii_, low_bandwidth=low_bandwidth)

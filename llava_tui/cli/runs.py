@@ -1,0 +1,91 @@
+"""Starting runs: demo and run."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from llava_tui.cli.monitors import monitor, screen_options
+from llava_tui.cli.plans import plan_options, read_plan
+from llava_tui.cli.sessions import folder
+
+
+@click.command()
+@click.option("--headless", is_flag=True, help="Print progress lines instead of opening the monitor.")
+@click.option("--json", "json_", is_flag=True, help="With --headless: one JSON document on stdout and nothing else.")
+@click.option("--rounds", type=int, default=8, show_default=True)
+@screen_options
+@click.pass_context
+def demo(
+    ctx: click.Context, headless: bool, json_: bool, rounds: int, fps: float, ascii_: bool, low_bandwidth: bool
+) -> None:
+    """A small genuine LLaVA, built on this machine, on a synthesised video: no download, no GPU."""
+    from llava_tui.plan import from_dict
+
+    # A first look: nothing that keeps one waiting for the first figures.
+    quick = {"warmup": 1, "self_test": False}
+    plan = from_dict({"frames": [1, 2, 4], "rounds": rounds, "name": "demo", "new_tokens": [32], **quick})
+    _start(ctx, plan, headless or json_, json_, fps, ascii_, low_bandwidth)
+
+
+@click.command()
+@click.argument("plan_file", required=False, metavar="[PLAN.toml]", type=click.Path(path_type=Path))
+@click.option("--from", "from_", metavar="SESSION", help="Run that session's plan again.")
+@plan_options
+@click.option("--headless", is_flag=True, help="Print progress lines instead of opening the monitor.")
+@click.option("--detach", is_flag=True, help="Start the run, print its id and leave it to itself.")
+@click.option("--json", "json_", is_flag=True, help="One JSON document on stdout and nothing else; implies --headless.")
+@screen_options
+@click.pass_context
+def run(
+    ctx: click.Context,
+    /,
+    plan_file: Path | None,
+    from_: str | None,
+    headless: bool,
+    detach: bool,
+    json_: bool,
+    fps: float,
+    ascii_: bool,
+    low_bandwidth: bool,
+    **options: Any,
+) -> None:
+    """Profile a model on videos, in a background worker.
+
+    Without --headless the monitor opens on the run; closing it leaves the run going.
+    """
+    plan = read_plan(ctx, plan_file, from_, options)
+    _start(ctx, plan, headless or json_, json_, fps, ascii_, low_bandwidth, detach=detach)
+
+
+def _start(
+    ctx: click.Context,
+    plan: Any,
+    headless: bool,
+    json_: bool,
+    fps: float,
+    ascii_: bool,
+    low_bandwidth: bool,
+    detach: bool = False,
+) -> None:
+    from llava_tui import preflight
+    from llava_tui.events import Notes
+    from llava_tui.session import launch, store
+
+    plan = preflight.resolve(plan)
+    preflight.check(plan)
+    path = store.create(folder(ctx), plan.name or plan.slug())
+    worker = launch.launch(path, plan.to_json(), sys.argv)
+    if plan.name or plan.tags:
+        store.set_notes(path, Notes(name=plan.name, tags=plan.tags))
+    if detach:
+        click.echo(path.name)
+        return
+    if headless or not sys.stdout.isatty():
+        from llava_tui.report.progress import follow
+
+        sys.exit(follow(path, worker, json_=json_))
+    monitor(path, fps, ascii_, low_bandwidth)
