@@ -1,28 +1,65 @@
 from __future__ import annotations
 
-from llava_tui.tui import actions
-from llava_tui.tui.screens.monitor import MonitorScreen
+from pathlib import Path
+
+import pytest
+
+from llava_tui.session.reader import SessionError
+from llava_tui.tui import actions, keymap
+from llava_tui.tui.actions import Actions
+
+KEYS = Path("keys.toml")
 
 
-def test_every_action_can_be_done_and_every_key_means_one_thing() -> None:
-    keys = [key for action in actions.ACTIONS for key in action.keys]
-    assert len(keys) == len(set(keys))
+def test_every_key_means_one_thing_on_a_screen() -> None:
+    assert keymap.clashes(Actions()) == ""
     for action in actions.ACTIONS:
-        assert callable(getattr(MonitorScreen, "do_" + action.id))
         assert actions.by_id(action.id) is action
 
 
 def test_keys_can_be_overridden_by_id() -> None:
-    assert {binding.id for binding in actions.bindings()} == {action.id for action in actions.ACTIONS}
+    for screen in actions.SCREENS:
+        named = {binding.id for binding in actions.bindings(screen)} - {None}
+        assert named == {entry.id for entry in actions.ACTIONS if screen in entry.screens and not entry.key_matters}
+
+
+def test_the_users_keys_are_shown_and_hold() -> None:
+    table = Actions(keymap.parse('[keys]\npause = "P"\nquit = ["X", "ctrl+q"]\nmore = "*"\n', KEYS))
+    keys = {action.id: action.keys for action in table.of("monitor", {"live"})}
+    assert (keys["pause"], keys["quit"], keys["more"]) == (("P",), ("X", "ctrl+q"), ("asterisk",))
+    assert table.textual_keymap() == {"pause": "P", "quit": "X,ctrl+q", "more": "asterisk"}
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("[keys\n", "keys.toml"),
+        ("keys = 3\n", "a table"),
+        ('[keys]\nfly = "f"\n', "no action 'fly'"),
+        ("[keys]\npause = 3\n", "pause: a key or a list of keys"),
+        ('[keys]\npause = "s"\n', "'s' would mean both pause and stop on the screen monitor"),
+        ('[keys]\ntenth = "s"\n', "tenth: its keys cannot be changed"),
+    ],
+)
+def test_a_wrong_keymap_is_refused_with_its_reason(text: str, why: str) -> None:
+    with pytest.raises(SessionError, match=why) as refused:
+        keymap.parse(text, KEYS)
+    assert "keys.toml" in str(refused.value)
+
+
+def test_a_keymap_that_is_not_there_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(keymap.VARIABLE, str(tmp_path / "none.toml"))
+    assert keymap.read() == {}
 
 
 def test_control_is_not_offered_where_no_worker_is() -> None:
-    assert {"pause", "stop", "skip", "more"} & {action.id for action in actions.offered(False)} == set()
-    assert {"pause", "stop", "skip", "more", "quit"} <= {action.id for action in actions.offered(True)}
+    control = {"pause", "stop", "skip", "more", "repeat"}
+    assert control & {action.id for action in Actions().of("monitor")} == set()
+    assert {*control, "quit"} <= {action.id for action in Actions().of("monitor", {"live"})}
 
 
 def test_a_narrow_footer_keeps_what_matters_most() -> None:
-    live = actions.offered(True)
+    live = Actions().of("monitor", {"live"})
     for width in range(120):
         keys = actions.footer_keys(live, width)
         assert sum(len(key) + 1 + len(title) + 2 for key, title in keys) - 2 <= max(width, -2)

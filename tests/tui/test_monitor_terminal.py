@@ -199,7 +199,7 @@ async def look() -> None:
             await pilot.pause(0.02)
             if app.screen.timeline is not None:
                 break
-        await pilot.press("v", "question_mark", "escape", "t")
+        await pilot.press("v", "question_mark", "escape", "ctrl+t")
         await pilot.pause(0.2)
 
 before = sorted(sys.modules)

@@ -12,13 +12,13 @@ from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.geometry import Region
-from textual.screen import Screen
 
 from llava_tui.tui import actions
 from llava_tui.tui.clock import FixedClock, LiveClock, ViewerClock
+from llava_tui.tui.screens.base import ActionScreen
 from llava_tui.tui.widgets.arrangement import SIDE_BY_SIDE, Wants, arrange
 from llava_tui.tui.widgets.canvas import LineCanvas
-from llava_tui.tui.widgets.cells import Line, fit
+from llava_tui.tui.widgets.cells import fit
 
 if TYPE_CHECKING:
     from llava_tui.session.timeline import Timeline, View
@@ -45,18 +45,18 @@ def refresh(changes: list[tuple[LineCanvas, list[Region]]]) -> None:
         canvas.refresh(*regions)
 
 
-class MonitorScreen(Screen[None]):
+class MonitorScreen(ActionScreen):
     """Polls the session, draws the view at the clock's time, sends what the keys ask."""
 
     CSS = """
     MonitorScreen { layout: vertical; overflow: hidden; }
     MonitorScreen #texts { height: 0; }
     """
+    NAME = "monitor"
     BINDINGS: ClassVar[list[BindingType]] = [
-        *actions.bindings(),
+        *actions.bindings("monitor"),
         Binding("ctrl+c", "act('quit')", show=False, priority=True),
     ]
-    AUTO_FOCUS = None
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class MonitorScreen(Screen[None]):
         self._resize(Wants())
         width = self.app.size.width
         self.query_one("#heading", LineCanvas).begin([fit([(f" opening {self.path.name} …", "strong")], width)])
-        self.query_one("#footer", LineCanvas).begin([self._footer(width)])
+        self.query_one("#footer", LineCanvas).begin([self.footer_line(width)])
         self.call_after_refresh(
             threading.Thread(target=self._open, args=(self.app,), name="open-session", daemon=True).start
         )
@@ -134,7 +134,7 @@ class MonitorScreen(Screen[None]):
         self._ask_status()
         if self._clock is None:
             self._clock = self._new_clock(opened)
-        self._draw_footer()
+        self.draw_footer()
         self.redraw()
         self.set_interval(1 / self._fps, self.tick)
 
@@ -173,7 +173,7 @@ class MonitorScreen(Screen[None]):
                 self._clock.saw(self.timeline.end)
             if not self._given_clock:
                 self._clock = self._new_clock(self.timeline)
-            self._draw_footer()
+            self.draw_footer()
 
     @property
     def view(self) -> View | None:
@@ -194,7 +194,7 @@ class MonitorScreen(Screen[None]):
         self._settle_answers(view, look)
         if (stamp := (view.answers.n, view.state)) != self._answered:
             self._answered = stamp
-            self._draw_footer()
+            self.draw_footer()
         if self._resize(wants(view, look)):
             # Sizes are known after the layout.
             self.call_after_refresh(self.redraw)
@@ -247,20 +247,8 @@ class MonitorScreen(Screen[None]):
 
     def _after_resize(self) -> None:
         self._drawn.clear()
-        self._draw_footer()
+        self.draw_footer()
         self.redraw()
-
-    def _draw_footer(self) -> None:
-        canvas = self.query_one("#footer", LineCanvas)
-        canvas.show([self._footer(canvas.size.width)])
-
-    def _footer(self, width: int) -> Line:
-        renamed = {"pause": "go on"} if self._pausing() else {}
-        keys = actions.footer_keys(self.offered(), max(width - 2, 0), renamed)
-        line: Line = [(" ", "text")]
-        for index, (key, title) in enumerate(keys):
-            line += [("  " if index else "", "text"), (key, "key"), (" " + title, "dim")]
-        return fit(line, width)
 
     # --- actions ----------------------------------------------------------------------------------------------------
 
@@ -269,19 +257,13 @@ class MonitorScreen(Screen[None]):
         """Whether there is a worker to ask."""
         return self.look is not None and self.look.live
 
-    def offered(self) -> list[actions.Action]:
-        """What can be done now."""
-        return actions.offered(self.live)
+    def conditions(self) -> set[str]:
+        """What can be done depends on whether there is a worker to ask."""
+        return {"live", "sent"} if self.live else set()
 
-    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Keys of actions that are not offered do nothing."""
-        if action == "act" and parameters:
-            return actions.by_id(str(parameters[0])) in self.offered()
-        return True
-
-    def action_act(self, action: str) -> None:
-        """Does what the table says under that id."""
-        getattr(self, "do_" + action)()
+    def renamed(self) -> dict[str, str]:
+        """A run that is paused goes on with the same key."""
+        return {"pause": "go on"} if self._pausing() else {}
 
     def do_pause(self) -> None:
         """Pause, or go on."""
@@ -341,14 +323,6 @@ class MonitorScreen(Screen[None]):
         look.case = order[(at + 1) % len(order)]
         self.redraw()
 
-    def do_theme(self) -> None:
-        """The next of our themes."""
-        from llava_tui.tui.theme import DARK, LIGHT, TERMINAL
-
-        order = (DARK, LIGHT, TERMINAL)
-        now = self.app.theme
-        self.app.theme = order[(order.index(now) + 1) % len(order)] if now in order else DARK
-
     def do_quit(self) -> None:
         """Leaves; a live run goes on."""
         from llava_tui.session import store
@@ -356,11 +330,21 @@ class MonitorScreen(Screen[None]):
         goes_on = store.status(self.path) in store.LIVE
         self.app.exit(message=f"detached: the run goes on; llava-tui attach {self.path.name}" if goes_on else None)
 
-    def do_help(self) -> None:
-        """The keys."""
-        from llava_tui.tui.widgets.overlays import HelpOverlay
+    do_detach = do_quit
 
-        self.app.push_screen(HelpOverlay(self.offered()))
+    def do_compare(self) -> None:
+        """With the pinned baseline, if there is one; else its cases."""
+        self.tui.open_compare([str(self.path)])
+
+    def do_analysis(self) -> None:
+        """What this session says."""
+        self.tui.open_analysis(self.path, self.look.case if self.look is not None else "")
+
+    def do_repeat(self) -> None:
+        """One more run of the case that is shown."""
+        view, look = self.view, self.look
+        if view is not None and look is not None and (case := look.case_of(view)):
+            self._send("repeat", case=case)
 
     # --- asking the worker ------------------------------------------------------------------------------------------
 

@@ -8,23 +8,20 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.screen import ModalScreen
 
-from llava_tui.tui.actions import Action, key_name
+from llava_tui.tui.actions import Action, key_names
 from llava_tui.tui.widgets.canvas import LineCanvas
 from llava_tui.tui.widgets.cells import TEXT, Line, fit, left
 
 
 def draw_help(actions: list[Action], width: int) -> list[Line]:
-    """A line an action: its keys, what it does."""
-    lines: list[Line] = [[(" keys", "strong")], []]
-    lines += [
-        [(left("  " + " ".join(key_name(key) for key in action.keys), 12), "key"), (action.help, TEXT)]
-        for action in actions
-    ]
-    lines += [
-        [(left("  ^p", 12), "key"), ("The palette: every action by name, and the colour themes.", TEXT)],
-        [],
-        [("  esc", "key"), (" back", "dim")],
-    ]
+    """Under each group's heading a line an action: its keys, what it does."""
+    lines: list[Line] = []
+    for group in dict.fromkeys(action.group for action in actions):
+        lines += [[], [(" " + group, "strong")]] if lines else [[(" " + group, "strong")]]
+        for action in actions:
+            if action.group == group:
+                lines.append([(left("  " + key_names(action), 13), "key"), (action.help, TEXT)])
+    lines.append([(left("  ^p", 13), "key"), ("The palette: every action by name, and the colour themes.", TEXT)])
     return lines
 
 

@@ -1,0 +1,69 @@
+"""What every screen has: the actions of the table, a footer that names them, and the way to other screens."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, ClassVar, cast
+
+from textual.screen import Screen
+
+from llava_tui.tui import actions
+from llava_tui.tui.widgets.canvas import LineCanvas
+from llava_tui.tui.widgets.cells import Line, fit
+
+if TYPE_CHECKING:
+    from llava_tui.tui.app import LlavaTui
+
+
+class ActionScreen(Screen[None]):
+    """A screen whose keys are the table's. A subclass says which one it is with ``NAME``, binds
+    ``actions.bindings(NAME)``, has a ``do_<id>`` for each of its actions that the app does not do, and yields a
+    ``LineCanvas(id="footer")``."""
+
+    NAME: ClassVar[actions.ScreenName]
+    AUTO_FOCUS = None
+
+    @property
+    def tui(self) -> LlavaTui:
+        """The app, by its own type."""
+        return cast("LlavaTui", self.app)
+
+    def conditions(self) -> Collection[str]:
+        """Which needs of actions are met."""
+        return ()
+
+    def renamed(self) -> dict[str, str]:
+        """Titles that are others at the moment, by the action's id."""
+        return {}
+
+    def offered(self) -> list[actions.Action]:
+        """What can be done now."""
+        found = self.tui.actions.of(self.NAME, self.conditions())
+        return [entry for entry in found if hasattr(self, "do_" + entry.id) or hasattr(self.app, "do_" + entry.id)]
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Keys of actions that are not offered do nothing."""
+        if action == "act" and parameters:
+            return any(entry.id == parameters[0] for entry in self.offered())
+        return True
+
+    def action_act(self, action: str, *key: str) -> None:
+        """Does what the table says under that id; ``key`` is given where it matters."""
+        for one in (self, self.app):
+            if do := getattr(one, "do_" + action, None):
+                do(*key)
+                return
+        raise AssertionError(f"nobody does {action}")
+
+    def footer_line(self, width: int) -> Line:
+        """The keys that matter most, as far as they fit."""
+        keys = actions.footer_keys(self.offered(), max(width - 2, 0), self.renamed())
+        line: Line = [(" ", "text")]
+        for index, (key, title) in enumerate(keys):
+            line += [("  " if index else "", "text"), (key, "key"), (" " + title, "dim")]
+        return fit(line, width)
+
+    def draw_footer(self) -> None:
+        """Again, when what is offered has changed."""
+        canvas = self.query_one("#footer", LineCanvas)
+        canvas.show([self.footer_line(canvas.size.width)])
