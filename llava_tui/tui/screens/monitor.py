@@ -32,6 +32,8 @@ EVERY_WHEN_BRISK_S = EVERY_S | {"run": 1.0, "output": 1.0, "log": 1.0}
 """Where runs are too short to be watched one by one."""
 SHARE = 0.02
 """Of the time, at most, for drawing one part: the table of some thousand runs takes a while to work out."""
+MOST_ZOOM = 6
+"""Halvings of the time in the strip, and doublings."""
 PATIENCE_S = 3.0
 """After this long without an answer to a command, that is said."""
 
@@ -321,6 +323,29 @@ class MonitorScreen(ActionScreen):
         order = ["", *cases]
         at = order.index(look.case) if look.case in order else 0
         look.case = order[(at + 1) % len(order)]
+        self.redraw()
+
+    def do_zoom_in(self) -> None:
+        """Half the time in the strip."""
+        self._zoom(1)
+
+    def do_zoom_out(self) -> None:
+        """Twice the time in the strip."""
+        self._zoom(-1)
+
+    def _zoom(self, by: int) -> None:
+        if self.look is not None:
+            self.look.zoom = min(max(self.look.zoom + by, -MOST_ZOOM), MOST_ZOOM)
+            self.redraw()
+
+    def do_gpu(self) -> None:
+        """The next GPU alone in the strip; after the last, all of them."""
+        view, look = self.view, self.look
+        if view is None or look is None:
+            return
+        order = [None, *sorted(view.devices)]
+        at = order.index(look.gpu) if look.gpu in order else 0
+        look.gpu = order[(at + 1) % len(order)]
         self.redraw()
 
     def do_quit(self) -> None:

@@ -46,6 +46,10 @@ class Look:
     """The case chosen; "": whichever is running."""
     page: float = 0.25
     """By how much of its width the time axis moves on at a time."""
+    zoom: int = 0
+    """How far the time axis is zoomed in, in halvings of what it spans; 0: as the runs ask for."""
+    gpu: int | None = None
+    """The GPU whose strips are shown; ``None``: as many as there is room for."""
     notices: list[Notice] = field(default_factory=list)
     _kept: dict[str, tuple[object, Any]] = field(default_factory=dict)
 
