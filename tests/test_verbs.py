@@ -46,3 +46,16 @@ def test_a_verb_that_is_not_there_is_refused_with_the_way_to_the_list(cli: Cli) 
     done = cli("analyse")
     assert done.returncode == 2
     assert "No such command 'analyse'" in done.stderr
+
+
+def test_the_first_paint_does_not_wait_for_what_reads_and_draws_sessions(sessions: Path) -> None:
+    (sessions / "one").mkdir()
+    (sessions / "one" / "session.json").touch()
+    code = (
+        "import sys\nfrom pathlib import Path\nimport llava_tui.cli.looking\nfrom llava_tui.session import finding\n"
+        "assert finding.find(Path(sys.argv[1]), 'one').name == 'one'\n"
+        "import llava_tui.tui.app, llava_tui.tui.screens.monitor\n"
+        "print([name for name in ('numpy', 'msgspec', 'psutil', 'hashlib', 'tomllib') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(sessions)], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "[]\n", done.stderr

@@ -11,9 +11,9 @@ import click
 
 def folder(ctx: click.Context) -> Path:
     """The folder of sessions that the user means."""
-    from llava_tui.session import store
+    from llava_tui.session import finding
 
-    return store.sessions_folder(ctx.obj)
+    return finding.sessions_folder(ctx.obj)
 
 
 def find(ctx: click.Context, reference: str) -> Path:
@@ -21,9 +21,9 @@ def find(ctx: click.Context, reference: str) -> Path:
 
     Raises :class:`llava_tui.session.reader.SessionError` where there is none, or more than one.
     """
-    from llava_tui.session import store
+    from llava_tui.session import finding
 
-    return store.find(folder(ctx), reference)
+    return finding.find(folder(ctx), reference)
 
 
 def refuse(message: str) -> NoReturn:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import getpass
 import os
-import secrets
 import socket
 import time
 from pathlib import Path
@@ -30,7 +29,7 @@ def send(path: Path, verb: str, *, case: str = "", rounds: int = 0, author: str 
     if verb not in verbs:
         raise SessionError(f"{safe_text(verb, 40)!r} is no command; one of {', '.join(verbs)}")
     command = events.Command(
-        id=secrets.token_hex(6),
+        id=os.urandom(6).hex(),
         verb=verb,
         author=author if author is not None else _author(),
         wall=time.time_ns(),

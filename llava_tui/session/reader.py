@@ -7,7 +7,6 @@ cannot is counted. Text comes from models, file names and other people: :func:`s
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -15,8 +14,12 @@ from typing import Any, TypeVar, get_args
 import msgspec
 
 from llava_tui import events
+from llava_tui.session.finding import HEADER as HEADER
+from llava_tui.session.finding import is_there as is_there
+from llava_tui.session.text import SessionError as SessionError
+from llava_tui.session.text import safe_text as safe_text
+from llava_tui.session.text import safe_values as safe_values
 
-HEADER = "session.json"
 NOTES = "notes.json"
 EVENTS = "events"
 TELEMETRY = "telemetry"
@@ -29,55 +32,8 @@ LINE_LIMIT = 64 << 20
 """A longer line is damage, not an event: it is skipped and counted, so that memory stays bounded."""
 
 
-class SessionError(Exception):
-    """Something about a session that its user can mend: one or two lines that say what, where and how."""
-
-
 class NewerSchema(SessionError):
     """The session was written by a newer major version of the format."""
-
-
-# --- text ---------------------------------------------------------------------------------------------------------
-
-_CONTROL = re.compile(
-    "(?:\x1b\\[|\x9b)[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor
-    # OSC, DCS, SOS, PM, APC up to their end; without an end only the introducer goes. The class leaves every
-    # introducer out, so that many of them in a row cost linear time.
-    "|(?:\x1b[\\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x90\x98\x9c-\x9f]*(?:\x07|\x1b\\\\|\x9c)"
-    "|\x1b[ -/]*[0-~]?"  # other escapes
-    "|[\x00-\x08\x0b-\x1f\x7f-\x9f]"  # the rest of C0 and C1
-    "|[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"  # marks, overrides and isolates of writing direction
-)
-_LINE_END = re.compile("\r\n?|[\x85\u2028\u2029]")
-_SURROGATE = re.compile("[\ud800-\udfff]")
-
-
-def safe_text(text: str, limit: int | None = None) -> str:
-    """``text`` without anything that a terminal would obey: escape sequences, control characters, bidi overrides.
-
-    Line ends of every kind become ``\\n``, tabs a space, lone surrogates U+FFFD. With ``limit`` at most that many
-    characters are kept, the last one an ellipsis where something was cut. Markup is the caller's affair: draw the
-    result as plain text.
-    """
-    if not text.isprintable():
-        text = _SURROGATE.sub("\ufffd", _CONTROL.sub("", _LINE_END.sub("\n", text)).replace("\t", " "))
-    if limit is not None and len(text) > limit:
-        text = text[: max(limit - 1, 0)] + "…" if limit > 0 else ""
-    return text
-
-
-def safe_values(value: Any, depth: int = 32) -> Any:
-    """``value`` (what JSON can hold) with every string in it, keys too, through :func:`safe_text`. What is nested
-    deeper than ``depth`` becomes ``"…"``."""
-    if isinstance(value, str):
-        return safe_text(value)
-    if isinstance(value, (list, tuple, dict)):
-        if depth == 0:
-            return "…"
-        if isinstance(value, dict):
-            return {safe_values(k): safe_values(v, depth - 1) for k, v in value.items()}
-        return [safe_values(v, depth - 1) for v in value]
-    return value
 
 
 _T = TypeVar("_T")
@@ -86,11 +42,6 @@ _T = TypeVar("_T")
 def safe_struct(value: _T) -> _T:
     """A msgspec struct with all its text through :func:`safe_values`."""
     return msgspec.convert(safe_values(msgspec.to_builtins(value)), type(value))
-
-
-def is_there(path: Path) -> bool:
-    """Whether ``path`` exists, as far as this user can see; never an exception."""
-    return os.path.exists(path)  # noqa: PTH110
 
 
 # --- the header and the notes ---------------------------------------------------------------------------------------

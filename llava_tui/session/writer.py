@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import secrets
 import time
 from pathlib import Path
 from typing import Any
@@ -96,7 +95,7 @@ def write_atomically(path: Path, obj: Any) -> None:
     new one, whole. Raises :class:`OSError`, with the old one untouched."""
     path = Path(path)
     data = msgspec.json.format(_encode(obj), indent=2) + b"\n"
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
     try:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with open(fd, "wb") as file:
