@@ -1,16 +1,19 @@
-"""What comes up over a screen: the keys, and the question before something is stopped."""
+"""What comes up over a screen: the keys, the question before something is stopped, the line that is typed into."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
+from textual.containers import Horizontal
 from textual.screen import ModalScreen
+from textual.widgets import Input
 
 from llava_tui.tui.actions import Action, key_names
 from llava_tui.tui.widgets.canvas import LineCanvas
-from llava_tui.tui.widgets.cells import TEXT, Line, fit, left
+from llava_tui.tui.widgets.cells import TEXT, Line, fit, left, width_of
 
 
 def draw_help(actions: list[Action], width: int) -> list[Line]:
@@ -96,3 +99,61 @@ class Question(ModalScreen[str]):
     def action_answer(self, result: str) -> None:
         """Closes with the answer."""
         self.dismiss(result)
+
+
+class Prompt(ModalScreen[str | None]):
+    """One line at the bottom that is typed into: enter answers with the text, escape with ``None``. What is wrong with
+    it is said on the line above, and it stays."""
+
+    CSS = """
+    Prompt { align: center bottom; background: $background 0%; }
+    Prompt #said { width: 100%; height: 1; display: none; }
+    Prompt #line { width: 100%; height: 1; }
+    Prompt Input { width: 1fr; background: $background; background-tint: $background 0%; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "leave", show=False),
+        Binding("ctrl+c", "leave", show=False, priority=True),
+    ]
+
+    def __init__(
+        self, label: str, value: str = "", *, hint: str = "", check: Callable[[str], str] = lambda text: ""
+    ) -> None:
+        """``value`` is there to begin with; ``hint`` stands where nothing is typed yet. ``check`` says what is wrong
+        with a text, "" for nothing."""
+        super().__init__()
+        self._label: Line = [(f" {label} ", "watermark"), (" ", TEXT)]
+        self._input = Input(value, placeholder=hint, compact=True, select_on_focus=False)
+        self._input.cursor_blink = False  # a cursor that blinks writes twice a second
+        self._check = check
+
+    def compose(self) -> ComposeResult:
+        yield LineCanvas(id="said")
+        with Horizontal(id="line"):
+            yield LineCanvas(id="label")
+            yield self._input
+
+    def on_mount(self) -> None:
+        """The label takes what it needs, the text has the rest."""
+        label = self.query_one("#label", LineCanvas)
+        label.styles.width = width_of(self._label)
+        label.begin([self._label])
+        self._input.focus()
+
+    def on_input_changed(self) -> None:
+        """What was wrong is being mended."""
+        self.query_one("#said").display = False
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Closes with the text, unless something is wrong with it."""
+        if not (wrong := self._check(event.value)):
+            self.dismiss(event.value)
+            return
+        said = self.query_one("#said", LineCanvas)
+        said.begin([fit([(" " + wrong, "bad")], self.app.size.width)])
+        said.display = True
+        said.refresh()
+
+    def action_leave(self) -> None:
+        """Closes without an answer."""
+        self.dismiss(None)
