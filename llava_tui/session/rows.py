@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, get_args
 
@@ -10,10 +10,10 @@ import msgspec
 import numpy as np
 
 from llava_tui import events
-from llava_tui.session.columns import Array, Repeated, Values
+from llava_tui.session.columns import Array, Joined, Repeated, Values, integers
 from llava_tui.session.reader import safe_struct, safe_text, safe_values
 
-Columns = dict[str, Values]
+Columns = Mapping[str, Values]
 Rows = tuple[str, Columns, int]
 """A table's name, values by column, how many."""
 
@@ -50,6 +50,26 @@ Starts = dict[tuple[int, int], events.RunStart]
 _NO_START = events.RunStart(t=0, run=0, kind="")
 """Stands in where a run's start was lost."""
 
+_FIELDS: dict[type, tuple[str, tuple[str, ...]]] = {
+    events.StateChange: ("states", ("reason",)),
+    events.RunStart: ("started", ()),
+    events.StageHint: ("stage_hints", ()),
+    events.TextHint: ("text_hints", ("text",)),
+    events.GpuSample: ("samples", ()),
+    events.HostSample: ("host", ()),
+    events.Log: ("log", ("text",)),
+    events.Answer: ("answers", ("id", "text", "author")),
+}
+"""Of which event which table is made, a row an event and its columns the event's fields; and which of them are texts
+(categories are made safe by their vocabulary)."""
+_WHOLE: dict[type, str] = {
+    events.Schedule: "schedules",
+    events.ModelFacts: "models",
+    events.StageTree: "trees",
+    events.GpuDevice: "devices",
+}
+"""Of which event which table of whole events is made."""
+
 
 def rows(batch: list[Any], starts: Starts) -> Iterator[Rows]:
     """The rows that ``batch`` (events of one stream, in its order) adds to each table.
@@ -64,238 +84,129 @@ def rows(batch: list[Any], starts: Starts) -> Iterator[Rows]:
     put.update(dict.fromkeys(get_args(events.SessionFact), facts.append))
     for event in batch:
         put[type(event)](event)
-    ended: list[tuple[events.RunEnd, events.RunStart]] = []
+    begun: list[events.RunStart] = []  # of the runs that ended
     for event in runs:
         if type(event) is events.RunEnd:
-            ended.append((event, starts.get((event.rank, event.run), _NO_START)))
+            found[events.RunEnd].append(event)
+            begun.append(starts.get((event.rank, event.run), _NO_START))
         else:
             starts[event.rank, event.run] = event
             found[events.RunStart].append(event)
-    for kind, (name, columns) in _TABLES.items():
+    for kind, (name, texts) in _FIELDS.items():
         if some := found[kind]:
-            yield name, columns(some), len(some)
-    some = [event for event in found[events.GpuSample] if event.processes is not None]
-    if some:
-        yield "processes", _processes(some), len(some)
+            columns = _fields(some)
+            yield name, columns | {column: _safe_texts(columns[column]) for column in texts}, len(some)
+    for kind, name in _WHOLE.items():
+        if some := found[kind]:
+            yield name, {"t": [e.t for e in some], "event": [safe_struct(e) for e in some]}, len(some)
     if facts:
-        yield "facts", _facts(facts), len(facts)
-    if ended:
-        yield from _run_rows(ended)
+        columns = {"name": [type(e).__struct_config__.tag for e in facts], "event": [safe_struct(e) for e in facts]}
+        yield "facts", {"t": [e.t for e in facts], **columns}, len(facts)
+    if some := found[events.GpuAbsent]:
+        columns = _fields(some)
+        yield "absences", columns | {"reasons": [safe_values(reasons) for reasons in columns["reasons"]]}, len(some)
+    if some := [event for event in found[events.GpuSample] if event.processes is not None]:
+        columns = _fields(some)
+        yield "processes", columns | {"processes": [_safe_processes(told) for told in columns["processes"]]}, len(some)
+    if some := found[events.RunEnd]:
+        yield from _run_rows(_fields(some), _fields(begun), len(some))
 
 
-# A comprehension a column: several times faster than any general way to the same.
+def _fields(some: Sequence[msgspec.Struct]) -> dict[str, Sequence[Any]]:
+    """The values of events of one type by field, in their order."""
+    return dict(zip(some[0].__struct_fields__, zip(*map(msgspec.structs.astuple, some), strict=True), strict=True))
 
 
-def _states(some: list[events.StateChange]) -> Columns:
-    return {"t": [e.t for e in some], "state": [e.state for e in some], "reason": [safe_text(e.reason) for e in some]}
-
-
-def _started(some: list[events.RunStart]) -> Columns:
-    return {
-        "t": [e.t for e in some],
-        "run": [e.run for e in some],
-        "kind": [e.kind for e in some],
-        "case": [e.case for e in some],
-        "round": [e.round for e in some],
-        "seed": [e.seed for e in some],
-        "item": [e.item for e in some],
-    }
-
-
-def _stage_hints(some: list[events.StageHint]) -> Columns:
-    return {"t": [e.t for e in some], "run": [e.run for e in some], "stage": [e.stage for e in some]}
-
-
-def _text_hints(some: list[events.TextHint]) -> Columns:
-    texts = [e.text for e in some]
-    return {
-        "t": [e.t for e in some],
-        "run": [e.run for e in some],
-        "tokens": [e.tokens for e in some],
-        "text": texts if "".join(texts).isprintable() else [safe_text(text) for text in texts],
-    }
-
-
-def _samples(some: list[events.GpuSample]) -> Columns:
-    return {
-        "t": [e.t for e in some],
-        "gpu": [e.gpu for e in some],
-        "memory_used": [e.memory_used for e in some],
-        "utilization": [e.utilization for e in some],
-        "memory_utilization": [e.memory_utilization for e in some],
-        "power_mw": [e.power_mw for e in some],
-        "power_limit_mw": [e.power_limit_mw for e in some],
-        "energy_mj": [e.energy_mj for e in some],
-        "temperature_c": [e.temperature_c for e in some],
-        "sm_clock_mhz": [e.sm_clock_mhz for e in some],
-        "memory_clock_mhz": [e.memory_clock_mhz for e in some],
-        "throttle": [e.throttle for e in some],
-        "pcie_tx_kbs": [e.pcie_tx_kbs for e in some],
-        "pcie_rx_kbs": [e.pcie_rx_kbs for e in some],
-        "worker_memory": [e.worker_memory for e in some],
-    }
-
-
-def _processes(some: list[events.GpuSample]) -> Columns:
-    return {
-        "t": [e.t for e in some],
-        "gpu": [e.gpu for e in some],
-        "processes": [_safe_processes(e.processes or []) for e in some],
-    }
-
-
-def _absences(some: list[events.GpuAbsent]) -> Columns:
-    return {"t": [e.t for e in some], "gpu": [e.gpu for e in some], "reasons": [safe_values(e.reasons) for e in some]}
-
-
-def _host(some: list[events.HostSample]) -> Columns:
-    return {
-        "t": [e.t for e in some],
-        "cpu": [e.cpu for e in some],
-        "memory_used": [e.memory_used for e in some],
-        "memory_total": [e.memory_total for e in some],
-        "load": [e.load for e in some],
-        "worker_cpu": [e.worker_cpu for e in some],
-        "worker_rss": [e.worker_rss for e in some],
-    }
-
-
-def _log(some: list[events.Log]) -> Columns:
-    return {
-        "t": [e.t for e in some],
-        "level": [e.level for e in some],
-        "source": [e.source for e in some],
-        "text": [safe_text(e.text) for e in some],
-    }
-
-
-def _answers(some: list[events.Answer]) -> Columns:
-    return {
-        "t": [e.t for e in some],
-        "id": [safe_text(e.id) for e in some],
-        "verb": [e.verb for e in some],
-        "accepted": [e.accepted for e in some],
-        "text": [safe_text(e.text) for e in some],
-        "author": [safe_text(e.author) for e in some],
-    }
-
-
-def _whole(some: list[Any]) -> Columns:
-    return {"t": [e.t for e in some], "event": [safe_struct(e) for e in some]}
-
-
-def _facts(some: list[Any]) -> Columns:
-    return {
-        "t": [e.t for e in some],
-        "name": [type(e).__struct_config__.tag for e in some],
-        "event": [safe_struct(e) for e in some],
-    }
-
-
-_TABLES: dict[type, tuple[str, Callable[[list[Any]], Columns]]] = {
-    events.StateChange: ("states", _states),
-    events.RunStart: ("started", _started),
-    events.StageHint: ("stage_hints", _stage_hints),
-    events.TextHint: ("text_hints", _text_hints),
-    events.GpuSample: ("samples", _samples),
-    events.GpuAbsent: ("absences", _absences),
-    events.HostSample: ("host", _host),
-    events.Log: ("log", _log),
-    events.Answer: ("answers", _answers),
-    events.Schedule: ("schedules", _whole),
-    events.ModelFacts: ("models", _whole),
-    events.StageTree: ("trees", _whole),
-    events.GpuDevice: ("devices", _whole),
-}
-"""Of which event which table is made, a row an event. What comes of runs that ended: :func:`_run_rows`."""
+def _safe_texts(texts: Sequence[str]) -> Sequence[str]:
+    # Nearly all are safe already, and looked at together that is told at once.
+    return texts if "".join(texts).isprintable() else [safe_text(text) for text in texts]
 
 
 def _safe_processes(processes: list[events.GpuProcess]) -> list[events.GpuProcess]:
     return [msgspec.structs.replace(process, kind=safe_text(process.kind)) for process in processes]
 
 
-def _run_rows(ended: list[tuple[events.RunEnd, events.RunStart]]) -> Iterator[Rows]:
-    ends = [end for end, _ in ended]
-    begun = [start for _, start in ended]
-    t = np.fromiter([e.t for e in ends], np.int64, len(ends))
-    run = np.fromiter([e.run for e in ends], np.int64, len(ends))
-    origin = np.fromiter([e.start for e in ends], np.int64, len(ends))
-    kinds = [end.kind or start.kind for end, start in ended]
-    cases = [e.case for e in begun]
-    rounds = [e.round for e in begun]
-    outcomes = [e.outcome for e in ends]
-    n = np.array([len(e.stages) for e in ends])
-    total = int(n.sum())
-    starts = chain.from_iterable([_fitted(e.starts, e.stages) for e in ends])
-    offset = np.fromiter([0 if start is None else start for start in starts], np.int64, total)
+def _run_rows(end: dict[str, Sequence[Any]], begun: dict[str, Sequence[Any]], count: int) -> Iterator[Rows]:
+    t, run, origin = (integers(end[field]) for field in ("t", "run", "start"))
+    kinds = [own or first for own, first in zip(end["kind"], begun["kind"], strict=True)]
+    lengths = list(map(len, end["stages"]))
+    n = np.array(lengths)
     yield (
         "stages",
         {
             "t": Repeated(t, n),
             "run": Repeated(run, n),
             "kind": Repeated(kinds, n),
-            "case": Repeated(cases, n),
-            "round": Repeated(rounds, n),
-            "outcome": Repeated(outcomes, n),
-            "stage": chain.from_iterable([e.stages for e in ends]),
-            "start": origin.repeat(n) + offset,
-            "duration": chain.from_iterable([_fitted(e.durations, e.stages) for e in ends]),
-            "allocated": chain.from_iterable([_fitted(e.allocated, e.stages) for e in ends]),
-            "reserved": chain.from_iterable([_fitted(e.reserved, e.stages) for e in ends]),
+            "case": Repeated(begun["case"], n),
+            "round": Repeated(begun["round"], n),
+            "outcome": Repeated(end["outcome"], n),
+            "stage": Joined(end["stages"]),
+            "start": origin.repeat(n) + _offsets(end["starts"], lengths),
+            **{
+                column: _fitted(end[field], lengths)
+                for column, field in (("duration", "durations"), ("allocated", "allocated"), ("reserved", "reserved"))
+            },
         },
-        total,
+        sum(lengths),
     )
-    n = np.array([len(e.token_times) for e in ends])
-    total = int(n.sum())
-    after = np.fromiter(chain.from_iterable([e.token_times for e in ends]), np.int64, total)
+    first = [sequences[0] if sequences else [] for sequences in end["token_ids"]]
+    lengths = list(map(len, end["token_times"]))
+    n = np.array(lengths)
     yield (
         "tokens",
         {
             "t": Repeated(t, n),
             "run": Repeated(run, n),
             "index": _counted(n),
-            "at": origin.repeat(n) + after,
-            "id": chain.from_iterable([_fitted(_first(e.token_ids), e.token_times, -1) for e in ends]),
+            "at": origin.repeat(n) + integers(list(chain.from_iterable(end["token_times"]))),
+            "id": _fitted(first, lengths, -1),
             "kind": Repeated(kinds, n),
-            "case": Repeated(cases, n),
+            "case": Repeated(begun["case"], n),
         },
-        total,
+        sum(lengths),
     )
     yield (
         "runs",
         {
+            **end,
             "t": t,
             "run": run,
-            "kind": kinds,
-            "case": cases,
-            "round": rounds,
-            "item": [e.item for e in begun],
-            "outcome": outcomes,
-            "reason": [safe_text(e.reason) for e in ends],
             "start": origin,
-            "wall": [e.wall for e in ends],
-            "rss": [e.rss for e in ends],
-            "frames": [e.frames for e in ends],
-            "prompt_tokens": [e.prompt_tokens for e in ends],
-            "image_tokens": [e.image_tokens for e in ends],
-            "new_tokens": [len(_first(e.token_ids)) for e in ends],
-            "text": [[safe_text(text) for text in e.text] for e in ends],
-            "token_ids": [e.token_ids for e in ends],
-            "facts": [safe_values(e.facts) for e in ends],
+            "kind": kinds,
+            "case": begun["case"],
+            "round": begun["round"],
+            "item": begun["item"],
+            "reason": _safe_texts(end["reason"]),
+            "new_tokens": list(map(len, first)),
+            "text": [_safe_texts(texts) for texts in end["text"]],
+            "facts": [safe_values(facts) if facts else facts for facts in end["facts"]],
         },
-        len(ends),
+        count,
     )
 
 
-def _fitted(values: list[Any], to: list[Any], missing: Any = None) -> list[Any]:
-    """``values``, cut or filled up to the length of ``to``."""
-    if len(values) == len(to):
-        return values
-    return values[: len(to)] + [missing] * (len(to) - len(values))
+def _fitted(lists: Sequence[list[Any]], lengths: list[int], missing: Any = None) -> Sequence[Any] | Repeated:
+    """The values of ``lists`` one after the other, each list cut or filled up to its length."""
+    if list(map(len, lists)) == lengths:
+        return list(chain.from_iterable(lists))
+    if not any(lists):  # as where there is no accelerator
+        return Repeated([missing], np.array([sum(lengths)]))
+    return [
+        value
+        for values, length in zip(lists, lengths, strict=True)
+        for value in values[:length] + [missing] * (length - len(values))
+    ]
 
 
-def _first(sequences: list[list[int]]) -> list[int]:
-    return sequences[0] if sequences else []
+def _offsets(starts: Sequence[list[int | None]], lengths: list[int]) -> Array:
+    """0 where it is not known."""
+    fitted = _fitted(starts, lengths, 0)
+    if isinstance(fitted, Repeated):
+        return np.zeros(sum(lengths), np.int64)
+    try:
+        return integers(fitted)
+    except TypeError:
+        return integers([start or 0 for start in fitted])
 
 
 def _counted(n: Array) -> Array:
