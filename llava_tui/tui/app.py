@@ -120,7 +120,9 @@ class LlavaTui(App[None]):
         """Back to the browser, or to a first one."""
         wanted = next((at for at, one in enumerate(self.screen_stack) if getattr(one, "NAME", "") == "sessions"), None)
         if wanted is None:
-            self.switch_screen(self.browser())
+            # The first screen was never pushed, so that Textual cannot take it away.
+            go = self.push_screen if len(self.screen_stack) == 1 else self.switch_screen
+            go(self.browser())
         else:
             for _ in range(len(self.screen_stack) - 1 - wanted):
                 self.pop_screen()
