@@ -192,6 +192,17 @@ def parse(text: str) -> dict[str, Any]:
     return table
 
 
+def as_text(fault: Fault) -> str:
+    """The fault as :func:`parse` takes it; values at their default are left out."""
+    table = msgspec.to_builtins(fault)
+    values = [
+        f"{field}={('no', 'yes')[value] if isinstance(value, bool) else value}"
+        for field, value in table.items()
+        if field != "kind"
+    ]
+    return ",".join([table["kind"], *values])
+
+
 def problem(fault: Fault) -> str:
     """Why this fault cannot be injected, or ""."""
     name = fault.__struct_config__.tag

@@ -1,11 +1,13 @@
 """What can be known to be wrong with a plan before a session exists for it.
 
-Reads configs and opens inputs; loads no model and never imports torch.
+Reads configs and opens inputs; loads no model and never imports torch. ``python -m llava_tui.preflight`` does it for
+programs that must not load what opens a video: see :func:`llava_tui.starting.prepared_aside`.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import sys
 from pathlib import Path
 
 import msgspec
@@ -13,6 +15,13 @@ import msgspec
 from llava_tui.plan import DEMO, Plan, PlanError
 
 MODELS_EXTRA = "profiling a model needs torch, transformers and PyAV: pip install 'llava-tui[models]'"
+
+
+def prepare(plan: Plan) -> Plan:
+    """The plan as it is to be run: resolved, and checked. Raises as :func:`check`."""
+    plan = resolve(plan)
+    check(plan)
+    return plan
 
 
 def resolve(plan: Plan) -> Plan:
@@ -73,3 +82,21 @@ def _check_inputs(plan: Plan) -> None:
             frames.probe_input(path)
         except PipelineError as error:
             raise PlanError(f"input: {error}") from None
+
+
+def main() -> int:
+    """A plan as JSON on standard input; on standard output the plan as it is to be run, or the problem with it."""
+    from llava_tui.models import ModelError
+    from llava_tui.plan import from_json
+
+    answer: dict[str, object]
+    try:
+        answer = {"plan": prepare(from_json(sys.stdin.buffer.read())).to_dict()}
+    except (PlanError, ModelError) as error:
+        answer = {"problem": str(error)}
+    sys.stdout.buffer.write(msgspec.json.encode(answer))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

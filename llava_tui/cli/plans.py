@@ -32,6 +32,9 @@ _OPTIONS = (
     ),
     click.option("--max-rounds", type=int, help="Of --rounds auto. [default: 50]"),
     click.option(
+        "--delta", type=float, help="Of --rounds auto: how well medians are to be known. [default: 0.01, ±1 %]"
+    ),
+    click.option(
         "--time-limit", "time_limit_s", type=float, metavar="SECONDS", help="No round begins after that long."
     ),
     click.option(

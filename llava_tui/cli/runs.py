@@ -71,16 +71,9 @@ def _start(
     low_bandwidth: bool,
     detach: bool = False,
 ) -> None:
-    from llava_tui import preflight
-    from llava_tui.events import Notes
-    from llava_tui.session import launch, store
+    from llava_tui import preflight, starting
 
-    plan = preflight.resolve(plan)
-    preflight.check(plan)
-    path = store.create(folder(ctx), plan.name or plan.slug())
-    worker = launch.launch(path, plan.to_json(), sys.argv)
-    if plan.name or plan.tags:
-        store.set_notes(path, Notes(name=plan.name, tags=plan.tags))
+    path, worker = starting.start(folder(ctx), preflight.prepare(plan), sys.argv)
     if detach:
         click.echo(path.name)
         return

@@ -66,7 +66,7 @@ def _start(path: Path, plan_json: bytes, argv: list[str]) -> tuple[subprocess.Po
                 stderr=log,
                 pass_fds=(told,),
                 start_new_session=True,
-                env=_environment(),
+                env=environment(),
             )
     except BaseException:
         os.close(ready)
@@ -76,8 +76,8 @@ def _start(path: Path, plan_json: bytes, argv: list[str]) -> tuple[subprocess.Po
     return process, ready
 
 
-def _environment() -> dict[str, str]:
-    """This process's environment; a package that runs from its source tree is found there by the worker too."""
+def environment() -> dict[str, str]:
+    """This process's environment; a package that runs from its source tree is found there by its children too."""
     environment = dict(os.environ)
     root = str(Path(llava_tui.__file__).resolve().parent.parent)
     if root not in (*site.getsitepackages(), site.getusersitepackages()):

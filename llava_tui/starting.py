@@ -1,0 +1,58 @@
+"""Starting a run: one way, from the command line and from the New run screen."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+
+from llava_tui.events import Notes
+from llava_tui.plan import Plan, PlanError, from_dict
+from llava_tui.session import launch, store
+
+PREFLIGHT_SECONDS = 60.0
+"""Decoding the first frame of an input, on a disk that sleeps."""
+
+
+class _Answer(msgspec.Struct):
+    plan: dict[str, object] | None = None
+    problem: str = ""
+
+
+def prepared_aside(plan: Plan) -> Plan:
+    """The plan as it is to be run, resolved and checked by :mod:`llava_tui.preflight` in a process of its own: whoever
+    only looks never loads what opens a video. Raises :class:`PlanError` with what is wrong and how to mend it."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "llava_tui.preflight"],
+            input=plan.to_json(),
+            capture_output=True,
+            timeout=PREFLIGHT_SECONDS,
+            env=launch.environment(),
+        )
+        answer = msgspec.json.decode(done.stdout, type=_Answer)
+    except subprocess.TimeoutExpired:
+        raise PlanError(f"inputs: checking them did not end within {PREFLIGHT_SECONDS:g} s") from None
+    except OSError as error:
+        raise PlanError(f"the plan could not be checked: {error.strerror}") from None
+    except msgspec.DecodeError:
+        said = done.stderr.decode("utf-8", "replace").strip().splitlines()
+        raise PlanError(f"the plan could not be checked: {said[-1] if said else 'no answer'}") from None
+    if answer.plan is None:
+        raise PlanError(answer.problem)
+    return from_dict(answer.plan)
+
+
+def start(folder: Path, plan: Plan, argv: list[str]) -> tuple[Path, subprocess.Popen[bytes]]:
+    """Makes a session for ``plan`` (as preflight prepared it) in ``folder`` and starts its worker. Returns the
+    session's folder and the worker once that is recording. ``argv`` is the command line that did it, for the header.
+
+    Raises :class:`~llava_tui.session.reader.SessionError`; no session is left behind then.
+    """
+    path = store.create(folder, plan.name or plan.slug())
+    worker = launch.launch(path, plan.to_json(), argv)
+    if plan.name or plan.tags:
+        store.set_notes(path, Notes(name=plan.name, tags=plan.tags))
+    return path, worker
