@@ -174,15 +174,16 @@ def list_sessions(folder: Path) -> list[SessionInfo]:
         return []
     except OSError as error:
         raise SessionError(f"cannot read {safe_text(str(folder))}: {error.strerror}") from None
-    found = [info(path) for path in entries if _is_session(path)]
-    return sorted(
-        found,
-        key=lambda one: (one.status in LIVE, one.header.wall0 if one.header is not None else -1, one.id),
-        reverse=True,
-    )
+    found = [info(path) for path in entries if is_session(path)]
+    return sorted(found, key=place, reverse=True)
 
 
-def _is_session(path: Path) -> bool:
+def place(one: SessionInfo) -> tuple[bool, int, str]:
+    """By which sessions are listed, from the greatest: live ones first, then the newest; damaged ones last."""
+    return one.status in LIVE, one.header.wall0 if one.header is not None else -1, one.id
+
+
+def is_session(path: Path) -> bool:
     """Whether the folder was made by us; other folders beside the sessions are nobody's business. Another user's
     session is known by its name alone."""
     if any(is_there(path / name) for name in (HEADER, LOCK, RESERVE)):
@@ -255,7 +256,7 @@ def delete(path: Path) -> None:
     """Removes the session in folder ``path`` and all that is in it. Raises :class:`SessionError` where it is running,
     is no session, or cannot be removed."""
     name = safe_text(path.name)
-    if path.is_symlink() or not _is_session(path):
+    if path.is_symlink() or not is_session(path):
         raise SessionError(f"{safe_text(str(path))} is not a session: not deleted")
     if is_locked(path):
         raise SessionError(f"{name} is running: stop it first (`llava-tui control {name} stop`)")
