@@ -15,14 +15,15 @@ if TYPE_CHECKING:
 __all__ = ["__version__", "analyze", "compare", "open"]
 
 
-def open(path: str | Path) -> Timeline:
+def open(path: str | Path, hints: bool = True) -> Timeline:
     """The timeline of the session in folder ``path``: ``.runs``, ``.stages``, ``.tokens``, ``.samples`` as columns.
 
-    Raises :class:`llava_tui.session.reader.SessionError` if there is no readable session.
+    Without ``hints``, which drive a live picture and enter no statistic, a long session is read in a fraction of the
+    time. Raises :class:`llava_tui.session.reader.SessionError` if there is no readable session.
     """
     from llava_tui.session.timeline import Timeline
 
-    return Timeline.open(Path(path))
+    return Timeline.open(Path(path), hints)
 
 
 def analyze(session: Timeline, case: str | None = None) -> Analysis:

@@ -33,12 +33,12 @@ def read(path: Path, folder: Path, case: str | None = None, beside: Path | None 
     ``beside`` (else the newest of EventGPT in ``folder``). Raises :class:`SessionError`."""
     from llava_tui.measured_peaks import load
 
-    view = Timeline.open(path).now()
+    view = Timeline.open(path, hints=False).now()
     known = case_ids(view)
     if case is not None and case not in known:
         raise SessionError(f"--case {case}: {path.name} has no such case; it has {', '.join(known) or 'none yet'}")
     other = beside or _eventgpt(folder, path)
-    beside_view = Timeline.open(other).now() if other is not None else None
+    beside_view = Timeline.open(other, hints=False).now() if other is not None else None
     return view, analyze(view, load(), case, beside_view, store.status(path))
 
 

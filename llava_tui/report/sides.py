@@ -23,7 +23,7 @@ def read_sides(folder: Path, references: Sequence[str]) -> list[Side]:
         paths, case = _resolve(folder, reference)
         for path in paths:
             if path not in timelines:
-                timelines[path] = Timeline.open(path)
+                timelines[path] = Timeline.open(path, hints=False)
         label = _label(paths[0]) + (f" +{len(paths) - 1}" if len(paths) > 1 else "")
         sides.append(Side(label, tuple(timelines[path].now() for path in paths), case))
     labels = [side.label for side in sides]

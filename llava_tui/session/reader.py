@@ -7,7 +7,7 @@ cannot is counted. Text comes from models, file names and other people: :func:`s
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -123,12 +123,18 @@ class StreamReader:
     the same events.
     """
 
-    def __init__(self, path: Path, kind: Any, chunk: int = CHUNK) -> None:
-        """``kind`` is a struct, or a union of tagged structs; ``chunk`` the bytes read at a time."""
+    def __init__(self, path: Path, kind: Any, chunk: int = CHUNK, skip: Collection[str] = ()) -> None:
+        """``kind`` is a struct, or a union of tagged structs; ``chunk`` the bytes read at a time.
+
+        Lines of the types ``skip`` are passed over unread where they begin as our writer begins them, but for the last
+        of each chunk, which tells how late it is: damaged ones among them are not counted. Such lines in another form
+        are decoded as all others are.
+        """
         self.path = Path(path)
         self.corrupt = 0
         self.unknown = 0
         self._chunk = chunk
+        self._skip = [f'{{"type":"{tag}",'.encode() for tag in skip]
         self._decoder = msgspec.json.Decoder(kind)
         tags = {member.__struct_config__.tag for member in (get_args(kind) or (kind,))}
         self._tags = tags - {None}
@@ -172,8 +178,28 @@ class StreamReader:
                     self._overlong = False
                     self.corrupt += 1
                     lines = lines[first:]
-                yield self._decode(lines)
+                yield self._decode(self._sifted(lines) if self._skip else lines)
             self._seen = self._offset + len(tail)
+
+    def _sifted(self, lines: bytes) -> bytes:
+        # A line whose first key says its type is of that type or damaged: a second "type" that says another makes it
+        # no event. So what is passed over is never an event that is wanted.
+        import numpy as np
+
+        text = np.frombuffer(lines + bytes(max(map(len, self._skip))), np.uint8)
+        starts = np.append(0, np.flatnonzero(text == 10) + 1)
+        skipped = np.zeros(starts.size - 1, np.bool_)
+        for begin in self._skip:
+            of_type = np.arange(skipped.size)
+            for place in (*range(8, len(begin)), *range(8)):  # what sets types apart first
+                of_type = of_type[text[starts[of_type] + place] == begin[place]]
+            skipped[of_type] = True
+        if not skipped.any():
+            return lines
+        skipped[np.flatnonzero(skipped)[-1]] = False
+        # From each line that is kept after one that is not, to the next that is not.
+        edges = starts[np.flatnonzero(np.diff(skipped, prepend=True, append=True))].tolist()
+        return b"".join([lines[start:end] for start, end in zip(edges[::2], edges[1::2], strict=True)])
 
     def _decode(self, lines: bytes) -> list[Any]:
         if len(lines) >= MANY:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import tempfile
@@ -317,6 +318,40 @@ def test_a_moment_is_the_session_rebuilt_from_what_had_happened_by_then(
         for attribute in ("state", "tree", "schedule", "model", "current", "devices"):
             assert getattr(view, attribute) == getattr(rebuilt, attribute)
         assert [view.absent(gpu) for gpu in (0, 1)] == [rebuilt.absent(gpu) for gpu in (0, 1)]
+
+
+HINTS = ("stage_hints", "text_hints")
+
+
+@settings(deadline=None, max_examples=60)
+@given(happened=happenings(), foreign=st.booleans(), cut=st.integers(0, 25))
+def test_without_hints_all_else_is_as_with_them(happened: list[tuple[str, Any]], foreign: bool, cut: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = session_in(folder, "followed")
+        write(path, happened[:cut])
+        following = Timeline.open(path, hints=False)
+        write(path, happened[cut:])
+        following.poll()
+        if foreign:  # other writers' lines: blanks, and the type not in front
+            for stream in path.glob("*.jsonl"):
+                lines = [msgspec.json.decode(line) for line in stream.read_bytes().splitlines()]
+                texts = [json.dumps(dict(reversed(line.items())) if line["t"] % 2 else line) for line in lines]
+                stream.write_text("".join(f"{text}\n" for text in texts))
+        whole, lean = Timeline.open(path), Timeline.open(path, hints=False)
+        expected = contents(whole) | {name: [] for name in HINTS}
+        assert contents(lean) == contents(following) == expected
+        assert lean.end == following.end == whole.end
+
+
+def test_hints_are_not_even_decoded_where_they_are_not_wanted(make_session: MakeSession) -> None:
+    path = make_session()
+    lines = ['{"type":"stage","t":1,"run":1,"stage":"a"}', '{"type":"text","t":2,"run":"damaged"}']
+    other = '{"type":"log","t":3,"level":"info","text":"kept"}\n{"type":"text","type":"log","t":4}\n{"type":"tex'
+    (path / "events.jsonl").write_text("\n".join([*lines * 2, '{"type":"text","t":3,"run":1,"tokens":1}', other]))
+    whole, lean = Timeline.open(path), Timeline.open(path, hints=False)
+    assert (whole.corrupt, whole.stage_hints.n, whole.text_hints.n) == (3, 2, 1)
+    assert (lean.corrupt, lean.stage_hints.n, lean.text_hints.n) == (1, 0, 0)
+    assert lean.log["text"].tolist() == ["kept"]
 
 
 def test_a_picture_holds_while_the_session_goes_on(make_session: MakeSession) -> None:
