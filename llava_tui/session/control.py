@@ -25,10 +25,20 @@ def send(path: Path, verb: str, *, case: str = "", rounds: int = 0, author: str 
 
     Raises :class:`SessionError` for an unknown verb and where the session cannot be written to.
     """
+    asked = command(verb, case=case, rounds=rounds, author=author)
+    try:
+        append_line(Path(path) / CONTROL, msgspec.json.encode(asked))
+    except OSError as error:
+        raise SessionError(f"cannot send {verb} to {safe_text(str(path))}: {error.strerror}") from None
+    return asked
+
+
+def command(verb: str, *, case: str = "", rounds: int = 0, author: str | None = None) -> events.Command:
+    """A new command, as :func:`send` writes it. Raises :class:`SessionError` for an unknown verb."""
     verbs = get_args(events.Verb)
     if verb not in verbs:
         raise SessionError(f"{safe_text(verb, 40)!r} is no command; one of {', '.join(verbs)}")
-    command = events.Command(
+    return events.Command(
         id=os.urandom(6).hex(),
         verb=verb,
         author=author if author is not None else _author(),
@@ -36,11 +46,6 @@ def send(path: Path, verb: str, *, case: str = "", rounds: int = 0, author: str 
         case=case,
         rounds=rounds,
     )
-    try:
-        append_line(Path(path) / CONTROL, msgspec.json.encode(command))
-    except OSError as error:
-        raise SessionError(f"cannot send {verb} to {safe_text(str(path))}: {error.strerror}") from None
-    return command
 
 
 def _author() -> str:

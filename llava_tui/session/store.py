@@ -121,10 +121,11 @@ class SessionInfo:
     problem: str = ""
 
 
-def status(path: Path) -> Status:
-    """How the session in folder ``path`` is doing: from its lock, held by a living worker alone, and its last state."""
+def status(path: Path, held: bool | None = None) -> Status:
+    """How the session in folder ``path`` is doing: from its lock, held by a living worker alone, and its last state.
+    ``held`` is given for a copy of a session, whose lock is elsewhere."""
     # The lock first: a worker says its last word before it lets go.
-    held = is_locked(path)
+    held = is_locked(path) if held is None else held
     return _status(held, _last(_whole_lines(_main_stream(path), -_TAIL), "state"))
 
 
