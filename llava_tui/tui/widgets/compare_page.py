@@ -12,6 +12,7 @@ from llava_tui import units
 from llava_tui.tui.theme import step_style
 from llava_tui.tui.widgets import figures, plots
 from llava_tui.tui.widgets.cells import TEXT, Line, fit, left, right, runs, wrap
+from llava_tui.tui.widgets.signs import VERDICTS
 
 if TYPE_CHECKING:
     from llava_tui.analysis.aligned import Profile, StepProfile
@@ -22,13 +23,6 @@ if TYPE_CHECKING:
 SIDES = "ABCDEF"
 STYLES = ("accent", "step2", "step4", "step5", "memory", "step1")
 """Of the sides; their letters say the same."""
-MARKS = {
-    "faster": ("▼", "FASTER", "good"),
-    "slower": ("▲", "SLOWER", "bad"),
-    "same": ("=", "SAME", TEXT),
-    "inconclusive": ("?", "INCONCLUSIVE", "dim"),
-    "not comparable": ("✗", "NOT COMPARABLE", "warn"),
-}
 LETTER = 2
 TITLE = 26
 FIGURE = 13
@@ -58,7 +52,7 @@ def draw_sentences(group: Group, width: int) -> list[Line]:
     """What can be claimed, a sentence a side, and why not where it cannot."""
     lines: list[Line] = []
     for one in group.comparisons:
-        glyph, _, style = MARKS[one.verdict]
+        glyph, _, style = VERDICTS[one.verdict]
         for index, text in enumerate(wrap(one.sentence, max(width - 4, 1))):
             lines.append([(f" {glyph if not index else ' '} ", style), (text, "strong")])
         for note in one.notes:
@@ -96,7 +90,7 @@ def draw_table(group: Group, chosen: str, width: int) -> list[Line]:
             if other is None:
                 line.append((right(units.UNKNOWN, cell), "dim"))
                 continue
-            glyph, word, style = MARKS[other.verdict]
+            glyph, word, style = VERDICTS[other.verdict]
             word = f" {word}" if cell >= 20 and len(word) < 9 else ""
             line.append((right(f"{_signed(other.effect)} {glyph}{word}", cell), style))
         lines.append(line)
@@ -114,7 +108,7 @@ def _pair_table(one: Comparison, rows: Sequence[Row], chosen: str, width: int) -
         if (row.family == "metric") != (before == "metric"):
             lines.append([])
         before = row.family
-        glyph, word, style = MARKS[row.verdict]
+        glyph, word, style = VERDICTS[row.verdict]
         line = _begin(row, chosen, title)
         line += [(right(_value(row, row.a), FIGURE) + right(_value(row, row.b), FIGURE), TEXT)]
         line.append((right(_signed(row.effect), FIGURE - 1), style if row.verdict in ("faster", "slower") else TEXT))

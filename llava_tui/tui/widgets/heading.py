@@ -8,18 +8,15 @@ from llava_tui.analysis.measures import case_values
 from llava_tui.tui.widgets import figures
 from llava_tui.tui.widgets.cells import TEXT, Line, clip, fit, join, width_of
 from llava_tui.tui.widgets.course import progress
-from llava_tui.tui.widgets.look import MARKS, Look
+from llava_tui.tui.widgets.look import Look
+from llava_tui.tui.widgets.signs import GRADE_STYLES, MARKS, PROVENANCE
 
 if TYPE_CHECKING:
     from llava_tui.session.timeline import View
 
-PROVENANCE = {"simulated": "SIMULATED", "random-weights": "RANDOM WEIGHTS", "imported": "IMPORTED"}
-"""What is not a measurement of the named model says so wherever it is shown."""
-
 WIDE = 120
 """From this many columns on the heading says how far the figures can be trusted."""
 REGRADE_NS = 5_000_000_000
-GRADE_STYLES = {"A": "good", "B": "good", "C": "warn"}
 
 
 def heading_key(view: View, look: Look) -> object:

@@ -8,7 +8,7 @@ from llava_tui.analysis.steps import UNACCOUNTED, StepRow, StepTable, case_ids, 
 from llava_tui.tui.theme import step_style
 from llava_tui.tui.widgets import figures, plots
 from llava_tui.tui.widgets.cells import TEXT, Line, Run, fit, join, left, right
-from llava_tui.tui.widgets.course import hinted_segments, running_stage, step_paths
+from llava_tui.tui.widgets.course import hinted_segments, running_stage
 from llava_tui.tui.widgets.look import Look
 
 if TYPE_CHECKING:
@@ -73,36 +73,57 @@ def draw_steps(view: View, look: Look, width: int, height: int) -> list[Line]:
     if _loading(view):
         return _draw_loading(view, width)[:height]
     table = look.table(view)
-    rows = list(table.rows)
-    rests = [row.path for row in rows if row.path.endswith(".rest")]
-    left_out = rests[max(height - 2 - len(rows) + len(rests), 0) :]
-    rows = [row for row in rows if row.path not in left_out]
-    if height < len(rows) + 1:
-        rows = [row for row in rows if row.depth == 0]
-    figures_line = height > len(rows) + 1
+    rows = shown_rows(table, height)
     columns = layout(width)
     running = running_stage(view)
-    steps = {path: index for index, path in enumerate(step_paths(view))}
-
-    def body() -> list[Line]:
-        """Lines but for the mark in front: they change when a run has ended, the mark many times a run."""
-        lines: list[Line] = []
-        for index, row in enumerate(rows):
-            last = index + 1 == len(rows) or rows[index + 1].depth == 0
-            lines.append(fit(_row(row, table, columns, steps, last), width - 1))
-        if not rows[:-1]:
-            lines = [fit([(" no stages are known yet", "dim")], width - 1)]
-        if figures_line:
-            lines.append(fit(_figures(table, width - 1, look.live), width - 1))
-        return lines
-
-    lines = look.once("steps", (view.runs.n, view.trees.n, table.case, width, height, look.live), body)
+    # But for the mark in front: they change when a run has ended, the mark many times a run.
+    lines = look.once(
+        "steps",
+        (view.runs.n, view.trees.n, table.case, width, height, look.live),
+        lambda: _body(table, rows, width, height, look.live),
+    )
     heading = fit(_heading(view, look, table, columns, width), width)
     if look.case and look.case != current_case(view):
         running = ""  # another case is running than the one whose table was chosen
     marks = [_mark(row, running) for row in rows]
     marks += [(" ", TEXT)] * (len(lines) - len(marks))
     return [heading, *([mark, *line] for mark, line in zip(marks, lines, strict=False))][:height]
+
+
+def shown_rows(table: StepTable, height: int) -> list[StepRow]:
+    """The rows for which ``height`` lines have room beside the heading."""
+    rows = list(table.rows)
+    rests = [row.path for row in rows if row.path.endswith(".rest")]
+    left_out = rests[max(height - 2 - len(rows) + len(rests), 0) :]
+    rows = [row for row in rows if row.path not in left_out]
+    if height < len(rows) + 1:
+        rows = [row for row in rows if row.depth == 0]
+    return rows
+
+
+def draw_table(table: StepTable, heading: str, width: int, height: int) -> list[Line]:
+    """The table of a session that stands still, under a heading of the caller's, in at most ``height`` lines."""
+    rows = shown_rows(table, height)
+    columns = layout(width)
+    first = fit([(left(" " + heading, columns["title"]), "dim"), *_column_heads(columns)], width)
+    lines = _body(table, rows, width, height, False)
+    return [first, *([(" ", TEXT), *line] for line in lines)][:height]
+
+
+def _body(table: StepTable, rows: list[StepRow], width: int, height: int, live: bool) -> list[Line]:
+    """Lines but for the first cell; the figures last, where there is room."""
+    columns = layout(width)
+    steps = {row.path: index for index, row in enumerate(row for row in table.rows if row.depth == 0)}
+    steps.pop(UNACCOUNTED, None)
+    lines: list[Line] = []
+    for index, row in enumerate(rows):
+        last = index + 1 == len(rows) or rows[index + 1].depth == 0
+        lines.append(fit(_row(row, table, columns, steps, last), width - 1))
+    if not rows[:-1]:
+        lines = [fit([(" no stages are known yet", "dim")], width - 1)]
+    if height > len(rows) + 1:
+        lines.append(fit(_figures(table, width - 1, live), width - 1))
+    return lines
 
 
 def _mark(row: StepRow, running: str) -> Run:
@@ -120,7 +141,11 @@ def _heading(view: View, look: Look, table: StepTable, columns: dict[str, int], 
         title = f" step · {table.case}{place}" if room >= 8 else f" {table.case}{place}"
         if look.case:
             title += " (chosen)" if room >= 17 else "*"
-    line: Line = [(left(title, columns["title"]), "dim")]
+    return [(left(title, columns["title"]), "dim"), *_column_heads(columns)]
+
+
+def _column_heads(columns: dict[str, int]) -> Line:
+    line: Line = []
     for name, heading, _, _ in _COLUMNS:
         if size := columns.get(name):
             aligned = name in ("bar", "trend")
