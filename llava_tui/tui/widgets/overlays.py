@@ -117,15 +117,22 @@ class Prompt(ModalScreen[str | None]):
     ]
 
     def __init__(
-        self, label: str, value: str = "", *, hint: str = "", check: Callable[[str], str] = lambda text: ""
+        self,
+        label: str,
+        value: str = "",
+        *,
+        hint: str = "",
+        check: Callable[[str], str] = lambda text: "",
+        changed: Callable[[str], object] = lambda text: None,
     ) -> None:
         """``value`` is there to begin with; ``hint`` stands where nothing is typed yet. ``check`` says what is wrong
-        with a text, "" for nothing."""
+        with a text, "" for nothing. ``changed`` is told each text while it is being typed."""
         super().__init__()
         self._label: Line = [(f" {label} ", "watermark"), (" ", TEXT)]
         self._input = Input(value, placeholder=hint, compact=True, select_on_focus=False)
         self._input.cursor_blink = False  # a cursor that blinks writes twice a second
         self._check = check
+        self._changed = changed
 
     def compose(self) -> ComposeResult:
         yield LineCanvas(id="said")
@@ -140,9 +147,10 @@ class Prompt(ModalScreen[str | None]):
         label.begin([self._label])
         self._input.focus()
 
-    def on_input_changed(self) -> None:
+    def on_input_changed(self, event: Input.Changed) -> None:
         """What was wrong is being mended."""
         self.query_one("#said").display = False
+        self._changed(event.value)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         """Closes with the text, unless something is wrong with it."""
