@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
-
 __version__ = "0.1.0"
 
+TYPE_CHECKING = False  # typing's own would load typing: ctrl+c can be caught only once the command line is there
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from llava_tui.analysis.comparison import Comparison
     from llava_tui.analysis.whole import Analysis
     from llava_tui.session.timeline import Timeline

@@ -52,7 +52,10 @@ def start(folder: Path, plan: Plan, argv: list[str]) -> tuple[Path, subprocess.P
     Raises :class:`~llava_tui.session.reader.SessionError`; no session is left behind then.
     """
     path = store.create(folder, plan.name or plan.slug())
-    worker = launch.launch(path, plan.to_json(), argv)
-    if plan.name or plan.tags:
-        store.set_notes(path, Notes(name=plan.name, tags=plan.tags))
-    return path, worker
+    try:
+        if plan.name or plan.tags:
+            store.set_notes(path, Notes(name=plan.name, tags=plan.tags))
+        return path, launch.launch(path, plan.to_json(), argv)
+    except BaseException:  # an interrupt too
+        launch.remove_unborn(path)
+        raise

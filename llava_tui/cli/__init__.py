@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+TYPE_CHECKING = False  # as in llava_tui
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def main(arguments: Sequence[str] | None = None, prog_name: str = "llava-tui") -> None:
@@ -11,6 +13,9 @@ def main(arguments: Sequence[str] | None = None, prog_name: str = "llava-tui") -
     Exit codes: 0 done; 1 the answer is no; 2 bad usage or input, one clear line on stderr; 3 the run failed (the
     session says why); 130 interrupted.
     """
+    from llava_tui.cli import interrupts
+
+    interrupts.end_at_once()
     from llava_tui.cli.verbs import group
 
     group(arguments, prog_name=prog_name)

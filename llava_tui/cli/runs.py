@@ -73,12 +73,13 @@ def _start(
 ) -> None:
     from llava_tui import preflight, starting
 
+    headless = headless or not sys.stdout.isatty()
+    if headless and not detach:  # loaded first: there is no moment at which a worker has nobody to stop it
+        from llava_tui.report.progress import follow
     path, worker = starting.start(folder(ctx), preflight.prepare(plan), sys.argv)
     if detach:
         click.echo(path.name)
         return
-    if headless or not sys.stdout.isatty():
-        from llava_tui.report.progress import follow
-
+    if headless:
         sys.exit(follow(path, worker, json_=json_))
     monitor(path, fps, ascii_, low_bandwidth)

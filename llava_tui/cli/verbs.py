@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from llava_tui import __version__
+from llava_tui.cli import interrupts
 from llava_tui.cli.sessions import refuse
 
 VERBS: dict[str, tuple[str, str]] = {
@@ -75,8 +76,8 @@ class Verbs(click.Group):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(0)
         except KeyboardInterrupt:
-            click.echo("llava-tui: interrupted", err=True)
-            sys.exit(130)
+            click.echo(interrupts.MESSAGE, err=True)
+            sys.exit(interrupts.CODE)
         except Exception as error:
             # Imported only now: the first paint of the monitor waits for every import before it.
             from llava_tui.models import ModelError
@@ -90,6 +91,8 @@ class Verbs(click.Group):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 refuse(f"cannot write: {error.strerror}")
             raise
+        finally:
+            interrupts.end_at_once()
 
 
 @click.group(cls=Verbs, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
@@ -103,6 +106,7 @@ def group(ctx: click.Context, sessions: str | None) -> None:
 
     SESSION is an id, a unique part of one, a path, or @latest.
     """
+    interrupts.be_raised()
     ctx.obj = sessions
     if ctx.invoked_subcommand is None:
         from llava_tui.cli.looking import list_

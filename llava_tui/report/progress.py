@@ -74,14 +74,16 @@ def follow(path: Path, worker: subprocess.Popen[bytes], *, json_: bool) -> int:
     SIGTERM, for a job that ran out of its time must not leave a worker behind. A hang-up only ends the following: the
     run outlives the terminal.
     """
-    timeline = Timeline.open(path)
     say: Callable[[str], None] = (lambda line: None) if json_ else click.echo
-    say(f"session {path}")
-    lines = Lines(timeline, say)
+    lines: Lines | None = None
     interrupted = 0
     signal.signal(signal.SIGTERM, _terminated)
     while True:
         try:
+            if lines is None:
+                timeline = Timeline.open(path)
+                say(f"session {path}")
+                lines = Lines(timeline, say)
             ended = worker.poll() is not None
             timeline.poll()
             lines.update()

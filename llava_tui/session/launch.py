@@ -36,8 +36,11 @@ def launch(path: Path, plan_json: bytes, argv: list[str], *, patience: float = 6
     try:
         process, ready = _start(path, plan_json, argv)
     except OSError as error:
-        _remove_unborn(path)
+        remove_unborn(path)
         raise LaunchError(f"cannot start the worker in {safe_text(str(path))}: {error.strerror or error}") from None
+    except BaseException:  # an interrupt; a worker that was started nevertheless ends without its folder
+        remove_unborn(path)
+        raise
     try:
         answer = _first_line(ready, patience)
         if answer == "ready":
@@ -45,7 +48,7 @@ def launch(path: Path, plan_json: bytes, argv: list[str], *, patience: float = 6
         raise LaunchError(_reason(path, process, answer, patience))
     except BaseException:  # an interrupt too: nobody watches this worker yet
         _end(process)
-        _remove_unborn(path)
+        remove_unborn(path)
         raise
     finally:
         os.close(ready)
@@ -127,6 +130,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _remove_unborn(path: Path) -> None:
+def remove_unborn(path: Path) -> None:
+    """Removes the session folder ``path`` unless its worker has written the header."""
     if not is_there(path / HEADER):
         shutil.rmtree(path, ignore_errors=True)

@@ -56,7 +56,7 @@ def create(folder: Path, slug: str, now: datetime.datetime | None = None) -> Pat
         path = _make_unique(folder, id_)
         try:
             set_aside(path)
-        except OSError:
+        except BaseException:
             shutil.rmtree(path, ignore_errors=True)
             raise
     except OSError as error:
