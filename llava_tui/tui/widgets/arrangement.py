@@ -40,6 +40,7 @@ def arrange(width: int, height: int, wants: Wants) -> dict[str, int]:
     grow("steps", 1 + wants.top_steps)
     grow("footer", 1)
     grow("gauges", 1)
+    grow("transport", 1)
     grow("strips", 1)
     grow("steps", 2 + wants.top_steps)
     grow("run", 1)
@@ -52,7 +53,6 @@ def arrange(width: int, height: int, wants: Wants) -> dict[str, int]:
     else:
         grow("output", 2)
         grow("log", 3)
-    grow("transport", 1)
     grow("strips", wants.strips[0])
     grow("gauges", wants.gauges[1])
     grow("log", 6)

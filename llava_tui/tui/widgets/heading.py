@@ -1,4 +1,4 @@
-"""The line at the top: which session, in what condition; and the line at the bottom: how far, and which keys."""
+"""The line at the top: which session, in what condition."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from llava_tui.analysis.measures import case_values
 from llava_tui.tui.widgets import figures
-from llava_tui.tui.widgets.cells import TEXT, Line, clip, fit, join, width_of
+from llava_tui.tui.widgets.cells import TEXT, Line, clip, join, width_of
 from llava_tui.tui.widgets.course import progress
 from llava_tui.tui.widgets.look import Look
 from llava_tui.tui.widgets.signs import GRADE_STYLES, MARKS, PROVENANCE
@@ -16,18 +16,24 @@ if TYPE_CHECKING:
 
 WIDE = 120
 """From this many columns on the heading says how far the figures can be trusted."""
+SECOND = 1_000_000_000
 REGRADE_NS = 5_000_000_000
 
 
 def heading_key(view: View, look: Look) -> object:
     """The remaining time moves by seconds."""
-    return (view.t // 1_000_000_000, view.runs.n, view.started.n, view.models.n, view.state, look.status, look.case)
+    second = view.t // SECOND if look.following(view) else 0
+    told = (view.runs.n, view.started.n, view.models.n, view.schedules.n, view.state, look.case_of(view))
+    return (second, *told, look.status, look.behind(view), graded(view, look)[1])
 
 
 def draw_heading(view: View, look: Look, width: int, height: int) -> list[Line]:
-    """``● LIVE  llava-1.5-7b  · cuda:0 · bf16 · sdpa  run 43/120  ETA 02:11  round 7/20  frames 4  demo.mp4``."""
+    """``● LIVE  llava-1.5-7b  · cuda:0 · bf16 · sdpa  run 43/120  ETA 02:11  round 7/20  frames 4  demo.mp4``;
+    ``● LIVE −0:42`` behind what is happening now."""
     mark, word, style = MARKS.get(look.status, ("●", look.status.upper(), "strong"))
     condition: Line = [(f" {mark} {word}", style)]
+    if (behind := look.behind(view)) is not None:
+        condition.append((f" {back(behind)}", "warn"))
     if look.status == "running" and view.state not in ("measuring", "paused"):
         condition.append((f" {view.state}", TEXT))
     parts: list[Line] = [condition]
@@ -39,7 +45,7 @@ def draw_heading(view: View, look: Look, width: int, height: int) -> list[Line]:
     most = "≤" if how.open else ""
     if how.planned is not None:
         parts.append([("run ", "dim"), (f"{how.done}/{most}{how.planned}", TEXT)])
-    if how.eta is not None and look.status == "running":
+    if how.eta is not None and look.status == "running" and look.following(view):
         parts.append([("ETA ", "dim"), (most + figures.clock(how.eta), TEXT)])
     if how.round is not None and how.rounds:
         parts.append([("round ", "dim"), (f"{how.round + 1}/{most}{how.rounds}", TEXT)])
@@ -57,16 +63,33 @@ def draw_heading(view: View, look: Look, width: int, height: int) -> list[Line]:
     return [join(parts, 2, width)]
 
 
+def graded(view: View, look: Look) -> tuple[View, tuple[int, ...]]:
+    """What is graded, and a stamp of it. Grading costs some milliseconds: it is done when a run has ended, or every
+    :data:`REGRADE_NS` where that is later or runs are short; at its end a session is graded whole. It depends on the
+    time that is shown alone, so that a grade is the same however that was come to."""
+    moment = view.t
+    if not look.over(view):
+        moment -= (view.t - view.timeline.start) % REGRADE_NS
+        if view.runs.n and not look.brisk(view):
+            moment = max(moment, int(view.runs["t"][-1]))
+    then = view.timeline.at(moment)
+    tables = (then.runs, then.samples, then.processes, then.host, then.facts, then.models, then.log)
+    return then, (moment, *(table.n for table in tables))
+
+
 def trust_grade(view: View, look: Look) -> str:
-    """The grade of the case that is shown, "" before it has one. Graded again when a run has ended, which costs some
-    milliseconds: where runs are short every :data:`REGRADE_NS` only, where there are many when a hundredth more has."""
+    """The grade of the case that is shown, "" before it has one."""
     from llava_tui.analysis.trust import badge
 
-    case, condition = look.case_of(view), (look.status, view.state)
-    moment = view.t // REGRADE_NS if look.brisk(view) else view.runs.n
-    runs = look.once("runs graded", (moment, condition), lambda: view.runs.n)
-    some = max(runs // 100, 1)
-    return look.once("trust", (case, runs // some, condition), lambda: badge(view, case, look.status).grade or "")
+    case = look.case_of(view)
+    then, stamp = graded(view, look)
+    return look.once("trust", (case, look.status, *stamp), lambda: badge(then, case, look.status).grade or "")
+
+
+def back(seconds: int) -> str:
+    """How long ago: ``−0:42``, ``−1:02:34``."""
+    hours, rest = divmod(seconds, 3600)
+    return f"−{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"−{rest // 60}:{rest % 60:02}"
 
 
 def model_name(view: View) -> str:
@@ -104,36 +127,3 @@ def _input(view: View) -> str:
         inputs = view.header.plan.get("inputs") or [""]
         item = str(inputs[0]) if isinstance(inputs, (list, tuple)) else ""
     return item.rstrip("/").rpartition("/")[2]
-
-
-# --- the bottom -----------------------------------------------------------------------------------------------------
-
-
-def transport_key(view: View, look: Look) -> object:
-    return (view.t // 1_000_000_000, view.runs.n, look.status)
-
-
-def draw_transport(view: View, look: Look, width: int, height: int) -> list[Line]:
-    """How much of the session is behind: of its runs while it goes on, and the time."""
-    mark, _, style = MARKS.get(look.status, ("●", "", "strong"))
-    how = progress(view)
-    if look.live:
-        part = min(how.done / how.planned, 1.0) if how.planned else 0.0
-    else:
-        whole = view.timeline.end - view.timeline.start
-        part = min(max((view.t - view.timeline.start) / whole, 0.0), 1.0) if whole > 0 else 1.0
-    time = figures.clock(view.t - view.timeline.start)
-    cells = max(width - len(time) - 4, 0)
-    at = min(int(part * cells), max(cells - 1, 0))
-    return [
-        fit(
-            [
-                (" ", TEXT),
-                ("━" * at, style),
-                (mark if cells else "", style),
-                ("─" * max(cells - at - 1, 0), "track"),
-                ("  " + time, "strong"),
-            ],
-            width,
-        )
-    ]

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from llava_tui.analysis.steps import StepTable, current_case, step_table
+from llava_tui.tui.transport import Playback
 from llava_tui.tui.widgets.course import median_wall
 
 if TYPE_CHECKING:
+    from llava_tui.analysis.incidents import Incidents
     from llava_tui.session.timeline import View
 
 DWELL_NS = 10_000_000_000
@@ -41,12 +43,32 @@ class Look:
     gpu: int | None = None
     """The GPU whose strips are shown; ``None``: as many as there is room for."""
     notices: list[Notice] = field(default_factory=list)
+    playback: Playback | None = None
+    """Where in the session's time the viewer is; ``None``: a live session is followed, another one stands."""
     _kept: dict[str, tuple[object, Any]] = field(default_factory=dict)
 
     @property
     def live(self) -> bool:
         """Whether a worker is there."""
         return self.status in ("running", "paused")
+
+    def play(self, view: View) -> Playback:
+        """Where in the session's time the viewer is."""
+        edge = max(view.timeline.end, view.t)
+        return self.playback or Playback(t=view.t, live=self.live, following=self.live, edge=edge)
+
+    def following(self, view: View) -> bool:
+        """Whether the view is of what is happening now."""
+        return self.play(view).following
+
+    def behind(self, view: View) -> int | None:
+        """Whole seconds behind what is happening now; ``None`` where that is followed, or over."""
+        ns = self.play(view).behind
+        return None if ns is None else round(ns / 1_000_000_000)
+
+    def over(self, view: View) -> bool:
+        """Whether the view is of a session's end."""
+        return not self.live and view.t >= view.timeline.end
 
     def case_of(self, view: View) -> str:
         """The case whose figures are shown: the one chosen, else the one that is running. Where runs are short, it is
@@ -58,7 +80,8 @@ class Look:
             return current_case(view)
         origin = view.timeline.start
         then = view.t - (view.t - origin) % DWELL_NS
-        case = self.once("case", then, lambda: current_case(view.timeline.at(then)))
+        earlier = view.timeline.at(then)
+        case = self.once("case", (then, earlier.started.n), lambda: current_case(earlier))
         return case or current_case(view)
 
     def wall(self, view: View) -> float | None:
@@ -74,7 +97,20 @@ class Look:
     def table(self, view: View) -> StepTable:
         """The steps table of that case: worked out again only when a run has ended or the tree changed."""
         case = self.case_of(view)
-        return self.once("table", (view.runs.n, view.trees.n, case), lambda: step_table(view, case))
+        return self.once("table", (*self.counted(view), case), lambda: step_table(view, case))
+
+    def counted(self, view: View) -> tuple[int, ...]:
+        """What the figures of a case are made of, by how much of it there is."""
+        return view.runs.n, view.trees.n, view.models.n, view.schedules.n
+
+    def incidents(self, view: View) -> Incidents:
+        """Of the whole session as far as it has been read, whatever ``view`` is of: some are jumped on to."""
+        from llava_tui.analysis.incidents import incidents
+
+        tables = view.timeline.tables
+        names = ("runs", "samples", "host", "log", "states", "facts", "absences", "devices", "models")
+        stamp = tuple(tables[name].n for name in names)
+        return self.once("all incidents", stamp, lambda: incidents(view.timeline.now()))
 
     def once(self, name: str, stamp: object, make: Callable[[], T]) -> T:
         """What ``make`` returns, made again only when ``stamp`` is another than last time."""

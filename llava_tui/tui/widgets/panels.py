@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from llava_tui.tui.widgets import gauges, heading, runbar, steps, strips, texts
+from llava_tui.tui.widgets import gauges, heading, runbar, steps, strips, texts, transport_bar
 from llava_tui.tui.widgets.arrangement import Wants
 from llava_tui.tui.widgets.cells import Line
 from llava_tui.tui.widgets.course import step_paths
@@ -30,7 +30,7 @@ PANELS: dict[str, tuple[Draw, Key]] = {
     "strips": (strips.draw_strips, strips.strips_key),
     "output": (texts.draw_output, texts.output_key),
     "log": (texts.draw_log, texts.log_key),
-    "transport": (heading.draw_transport, heading.transport_key),
+    "transport": (transport_bar.draw_transport, transport_bar.transport_key),
 }
 
 

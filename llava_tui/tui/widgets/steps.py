@@ -64,8 +64,9 @@ def rows_wanted(view: View) -> tuple[int, int]:
 def steps_key(view: View, look: Look) -> object:
     """What the drawing depends on, beside its size."""
     if _loading(view):
-        return ("loading", view.t // 100_000_000)
-    return (view.runs.n, view.trees.n, view.schedules.n, look.case, look.case_of(view), running_stage(view), view.state)
+        return ("loading", view.t, view.stage_hints.n, view.trees.n, view.states.n)
+    current = current_case(view)
+    return (look.counted(view), look.case, look.case_of(view), current, running_stage(view), look.over(view))
 
 
 def draw_steps(view: View, look: Look, width: int, height: int) -> list[Line]:
@@ -79,8 +80,8 @@ def draw_steps(view: View, look: Look, width: int, height: int) -> list[Line]:
     # But for the mark in front: they change when a run has ended, the mark many times a run.
     lines = look.once(
         "steps",
-        (view.runs.n, view.trees.n, table.case, width, height, look.live),
-        lambda: _body(table, rows, width, height, look.live),
+        (look.counted(view), table.case, width, height, look.over(view)),
+        lambda: _body(table, rows, width, height, not look.over(view)),
     )
     heading = fit(_heading(view, look, table, columns, width), width)
     if look.case and look.case != current_case(view):
