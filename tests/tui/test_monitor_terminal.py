@@ -186,6 +186,22 @@ def test_without_a_terminal_there_is_one_line_and_exit_code_2(finished: Path) ->
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("how", "named"), [(("TERM=dumb",), "TERM=dumb"), (("TERM=",), "TERM=(unset)"), (("-u", "TERM"), "TERM=(unset)")]
+)
+def test_a_terminal_that_cannot_be_drawn_on_is_one_line_and_exit_code_2(
+    finished: Path, how: tuple[str, ...], named: str
+) -> None:
+    monitor = TerminalProgram(["/usr/bin/env", *how, sys.executable, "-m", "llava_tui", "open", str(finished)])
+    try:
+        monitor.ended_within(10)
+        assert monitor.code == 2
+        (line,) = monitor.output.decode().splitlines()
+        assert line.startswith(f"llava-tui: the monitor cannot draw on {named}: set TERM to")
+    finally:
+        monitor.end()
+
+
 def test_the_monitor_loads_nothing_that_measures(finished: Path) -> None:
     script = """
 import asyncio, json, sys

@@ -175,6 +175,21 @@ os.killpg(0, signal.SIGHUP)
     assert len([row for row in timeline.runs.rows() if row["kind"] == "measured"]) == 20
 
 
+def test_a_folder_that_is_moved_while_the_run_is_paused_ends_the_worker(start, tmp_path):
+    """Nobody could resume or stop it any more. What it had measured is whole, and says why it ended."""
+    live = start(time_scale=0.02, rounds=1000)
+    live.until(lambda view: len(live.runs(kind="measured")) >= 2, "two measured runs")
+    assert live.ask("pause")[0]
+    live.until(lambda view: view.state == "paused", "paused")
+    moved = live.path.rename(tmp_path / "elsewhere")
+    assert live.process.wait(10) == 3
+    assert store.status(moved) == "failed"
+    timeline = Timeline.open(moved)
+    assert timeline.corrupt == 0
+    assert list(timeline.states.rows())[-1]["reason"] == "the session's folder was moved or deleted while it ran"
+    assert not live.path.exists(), "nothing is written where it was"
+
+
 def test_a_disk_that_fills_up(tmp_path, plan):
     """A real one, of 400 KiB: the session ends with its reason, in the room that was set aside for it."""
     unshare = shutil.which("unshare")
