@@ -20,9 +20,14 @@ from llava_tui.faults import AnyFault, FaultError, parse, problem
 PIPELINES: tuple[str, ...] = ("llava", "simulated")
 DTYPES: tuple[str, ...] = ("auto", "float32", "bfloat16", "float16")
 ATTENTIONS: tuple[str, ...] = ("auto", "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
+CACHES: tuple[str, ...] = ("auto", "dynamic", "static")
+COMPILES: tuple[str, ...] = ("off", "on", "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
+"""``on`` is what transformers' generate() takes by itself; the others are modes of torch.compile."""
 SIMULATED_GPUS: tuple[str, ...] = ("a100", "h100", "rtx-4090", "rtx-3090", "t4")
 AXES: tuple[str, ...] = ("frames", "batch", "new_tokens")
-SETTINGS: tuple[str, ...] = ("attention", "dtype", "threads")
+NAMED: dict[str, tuple[str, ...]] = {"dtype": DTYPES, "attention": ATTENTIONS, "cache": CACHES, "compile": COMPILES}
+"""Settings whose values have names, and which."""
+SETTINGS: tuple[str, ...] = ("attention", "dtype", "threads", "cache", "compile")
 """What cases may differ in beside :data:`AXES`: set on the loaded model before a run's clock starts."""
 DEMO = "demo"
 """The model that is built on this machine and needs no download; as an input, the clip that is synthesised for it."""
@@ -42,11 +47,14 @@ class Case(msgspec.Struct, frozen=True):
     """Empty, as the other settings: as the model was loaded."""
     dtype: str = ""
     threads: int = 0
+    cache: str = ""
+    compile: str = ""
 
     @property
     def id(self) -> str:
-        """Short, unique within any plan, readable: ``f4-b1-n64``, ``f4-b1-n64-sdpa``."""
-        settings = [self.attention, self.dtype, f"t{self.threads}" if self.threads else ""]
+        """Short, unique within any plan, readable: ``f4-b1-n64``, ``f4-b1-n64-sdpa``, ``f4-b1-n64-static-compiled``."""
+        mode = {"": "", "off": "uncompiled", "on": "compiled"}.get(self.compile, f"compiled-{self.compile}")
+        settings = [self.attention, self.dtype, f"t{self.threads}" if self.threads else "", self.cache, mode]
         return "-".join([f"f{self.frames}-b{self.batch}-n{self.new_tokens}", *filter(None, settings)])
 
     def values(self) -> dict[str, int | float | str]:
@@ -74,6 +82,12 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     """Or several, like ``eager,sdpa``, as for ``dtype``."""
     threads: tuple[int, ...] = ()
     """Sweep axis: threads that torch computes with on the CPU; empty: as many as it takes by itself."""
+    cache: str = "auto"
+    """Of keys and values: ``dynamic`` grows with every token, ``static`` has room for the whole answer from the start.
+    ``auto``: dynamic, but static where decoding is compiled. Or both, as for ``dtype``."""
+    compile: str = "off"
+    """Whether, and in which of torch.compile's modes, a step of decoding is compiled; or several, as for ``dtype``.
+    Needs the static cache: generate() compiles with no other, for a dynamic one is never of the same size twice."""
     device: str = "auto"
     """``auto`` (CUDA or another accelerator where there is one, else cpu), or a torch device string."""
     rounds: int | Literal["auto"] = "auto"
@@ -109,8 +123,21 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
     def cases(self) -> tuple[Case, ...]:
         """Every point of the sweep, in the order the axes were given."""
-        settings = (_several(self.attention), _several(self.dtype), self.threads or (0,))
-        return tuple(Case(*values) for values in itertools.product(self.frames, self.batch, self.new_tokens, *settings))
+        cache, compile_ = _several(self.cache), _several(self.compile)
+        settings = (_several(self.attention), _several(self.dtype), self.threads or (0,), cache, compile_)
+        cases = [Case(*values) for values in itertools.product(self.frames, self.batch, self.new_tokens, *settings)]
+        if len(compile_) > 1 and self.cache == "auto":  # Then the two differ in both, and say so.
+            cases = [msgspec.structs.replace(case, cache=self.cache_of(case)) for case in cases]
+        return tuple(case for case in cases if self.compile_of(case) == "off" or self.cache_of(case) == "static")
+
+    def cache_of(self, case: Case) -> str:
+        """The cache that ``case`` decodes with: dynamic or static."""
+        named = case.cache or self.cache
+        return named if named != "auto" else "dynamic" if self.compile_of(case) == "off" else "static"
+
+    def compile_of(self, case: Case) -> str:
+        """How ``case`` compiles a step of decoding: one of :data:`COMPILES`."""
+        return case.compile or self.compile
 
     def round_order(self, round_: int) -> tuple[Case, ...]:
         """Every case once, in an order that depends on the seed and the round alone."""
@@ -126,16 +153,19 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         Raises :class:`PlanError` naming the first field that cannot.
         """
         _choice("pipeline", self.pipeline, PIPELINES)
-        for setting, choices in (("dtype", DTYPES), ("attention", ATTENTIONS)):
+        for setting, choices in NAMED.items():
             named = getattr(self, setting).split(",")
             for value in named:
-                _choice(setting, value, choices if len(named) == 1 else choices[1:])
+                _choice(setting, value, choices if len(named) == 1 else tuple(c for c in choices if c != "auto"))
             if len(set(named)) != len(named):
                 raise PlanError(f"{setting}: {_join(tuple(named))} names a value twice")
         if len(set(self.threads)) != len(self.threads) or not all(1 <= value <= 1024 for value in self.threads):
             raise PlanError(f"threads: {_join(self.threads)}: give different numbers from 1 to 1024")
-        if self.pipeline == "simulated" and ("," in self.dtype + self.attention or self.threads):
-            raise PlanError("dtype, attention, threads: a simulation has none to change; leave them out")
+        if "dynamic" in self.cache.split(",") and "off" not in self.compile.split(","):
+            raise PlanError("cache: nothing can be compiled for a dynamic cache, it grows with each token; use static")
+        changed = "," in self.dtype + self.attention or self.threads or self.cache != "auto" or self.compile != "off"
+        if self.pipeline == "simulated" and changed:
+            raise PlanError(f"{', '.join(SETTINGS)}: a simulation has none to change; leave them out")
         _choice("simulated_gpu", self.simulated_gpu, SIMULATED_GPUS)
         for axis, least, most in zip(AXES, (1, 1, 1), (4096, 1024, 65536), strict=True):
             values: tuple[int, ...] = getattr(self, axis)
@@ -210,9 +240,11 @@ def from_dict(values: dict[str, Any]) -> Plan:
             values[field] = _axis(field, values[field])
     if "threads" in values:
         values["threads"] = _axis("threads", values["threads"])
-    for field in ("dtype", "attention"):
+    for field in NAMED:
         value = values.get(field)
-        if isinstance(value, (list, tuple)) and all(isinstance(each, str) for each in value):
+        if field == "compile":  # TOML has a word for on and off.
+            value = [_on_or_off(each) for each in (value if isinstance(value, (list, tuple)) else [value])]
+        if isinstance(value, (list, tuple)) and value and all(isinstance(each, str) for each in value):
             value = ",".join(value)
         if isinstance(value, str):
             values[field] = value.replace(" ", "")
@@ -275,6 +307,10 @@ def _axis(field: str, value: Any) -> Any:
         except ValueError:
             raise PlanError(f"{field}: {value!r} is no list of whole numbers; write it like 1,2,4") from None
     return value if isinstance(value, (list, tuple)) else [value]
+
+
+def _on_or_off(value: Any) -> Any:
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
 
 def _several(values: str) -> tuple[str, ...]:

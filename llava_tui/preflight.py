@@ -7,6 +7,8 @@ programs that must not load what opens a video: see :func:`llava_tui.starting.pr
 from __future__ import annotations
 
 import importlib.util
+import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -44,8 +46,19 @@ def check(plan: Plan) -> None:
     missing = [name for name in ("torch", "transformers", "av", "PIL") if importlib.util.find_spec(name) is None]
     if missing:
         raise PlanError(f"{MODELS_EXTRA} (not found: {', '.join(missing)})")
+    _check_compiler(plan)
     _check_model(plan)
     _check_inputs(plan)
+
+
+def _check_compiler(plan: Plan) -> None:
+    """Where there is nothing to run without one. Of cases that are compiled beside others the worker says so, before
+    the first run, and leaves them out."""
+    if plan.device != "cpu" or any(plan.compile_of(case) == "off" for case in plan.cases()):
+        return
+    named = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
+    if shutil.which(named.split()[0]) is None:
+        raise PlanError(f"compile: needs a C++ compiler, and there is no {named}: install it, or name one in CXX")
 
 
 def _check_model(plan: Plan) -> None:

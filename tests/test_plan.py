@@ -52,6 +52,30 @@ def test_settings_are_axes_where_there_are_several() -> None:
     assert (one.id, set(one.values())) == ("f4-b1-n64", {"frames", "batch", "new_tokens"})
 
 
+def ids(**values: object) -> list[str]:
+    return [case.id.removeprefix("f4-b1-n64").removeprefix("-") for case in from_dict(dict(values)).cases()]
+
+
+def test_cache_and_compile_are_axes_that_go_together() -> None:
+    assert ids(cache="dynamic, static") == ["dynamic", "static"]
+    # A compiled step needs the static cache: where nothing is said of it, each case has what it needs, and says so.
+    assert ids(compile="off,on") == ["dynamic-uncompiled", "static-compiled"]
+    assert ids(compile="off,on", cache="static") == ["uncompiled", "compiled"]
+    assert ids(compile=["off", "max-autotune"], cache="static") == ["uncompiled", "compiled-max-autotune"]
+    assert ids(compile="off,on", cache="dynamic,static") == [
+        "dynamic-uncompiled",
+        "static-uncompiled",
+        "static-compiled",
+    ]
+    for plan in (from_dict({"compile": True}), from_dict({"compile": "on"}), from_toml("compile = true")):
+        (case,) = plan.cases()
+        assert (case.id, plan.compile_of(case), plan.cache_of(case)) == ("f4-b1-n64", "on", "static")
+    swept = from_toml('compile = [false, true]\ncache = ["dynamic", "static"]')
+    assert from_toml(swept.to_toml()) == from_json(swept.to_json()) == swept
+    plain = Plan()
+    assert (plain.compile_of(plain.cases()[0]), plain.cache_of(plain.cases()[0])) == ("off", "dynamic")
+
+
 def test_counts_are_numbers_or_left_to_the_measuring() -> None:
     assert (Plan().rounds, Plan().warmup) == ("auto", "auto")
     plan = from_dict({"rounds": "20", "warmup": "auto"})
@@ -89,6 +113,11 @@ def test_rounds_do_not_share_one_order() -> None:
         ({"attention": "eager,eager"}, "attention: eager, eager names a value twice"),
         ({"threads": [0]}, "threads: 0: give different numbers"),
         ({"pipeline": "simulated", "attention": "eager,sdpa"}, "a simulation has none to change"),
+        ({"pipeline": "simulated", "cache": "static"}, "a simulation has none to change"),
+        ({"cache": "auto,static"}, "cache: 'auto' is not one of dynamic, static"),
+        ({"compile": "fast"}, "compile: 'fast' is not one of off, on, default, reduce-overhead"),
+        ({"compile": "on", "cache": "dynamic"}, "cache: nothing can be compiled for a dynamic cache"),
+        ({"compile": "on", "cache": "dynamic,static"}, "cache: nothing can be compiled for a dynamic cache"),
         ({"sample_hz": 0}, "sample_hz: 0 is outside"),
         ({"inputs": []}, "inputs: nothing to run on"),
         ({"model": ""}, "model: empty"),

@@ -47,7 +47,7 @@ def _setting(of: Measures) -> dict[str, Any]:
     setting: dict[str, Any] = {"CPU": host.cpu, "governor": host.governor}
     if model is not None:
         setting |= {"device": model.device_name or model.device, "attention": model.attention}
-        setting |= {key: model.extra.get(key) for key in ("threads", "compile", "device_map")}
+        setting |= {key: model.extra.get(key) for key in ("threads", "cache", "compile", "device_map")}
     for device in view.devices.values():
         setting["driver"] = device.driver
     setting |= view.header.versions

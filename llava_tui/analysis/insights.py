@@ -305,7 +305,7 @@ def _groups(view: View, cases: Sequence[str], axis: str) -> list[dict[int, str]]
 
 
 def _alike(view: View, case: str, axis: str) -> str:
-    letters = {"frames": "f", "batch": "b", "new_tokens": "n", "threads": "t"}
+    letters = {"frames": "f", "batch": "b", "new_tokens": "n", "threads": "t", "compile": "compile "}
     values = case_values(view, case).items()
     return " ".join(f"{letters.get(name, '')}{value}" for name, value in values if name != axis)
 

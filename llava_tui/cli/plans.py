@@ -23,6 +23,15 @@ _OPTIONS = (
     click.option("--dtype", help="auto, float32, bfloat16 or float16; several are a sweep axis."),
     click.option("--attention", help="auto, eager, sdpa, flash_attention_2, …; several are a sweep axis."),
     click.option("--threads", metavar="1,2", help="Sweep axis: threads that torch computes with on the CPU."),
+    click.option(
+        "--cache",
+        help="Of keys and values: dynamic or static; both are a sweep axis. [default: dynamic, static if compiled]",
+    ),
+    click.option(
+        "--compile",
+        help="Compile a step of decoding: off, on, or a mode of torch.compile; several are a sweep axis. "
+        "[default: off]",
+    ),
     click.option("--device", help="auto, cpu, cuda, cuda:1, …"),
     click.option(
         "--rounds",

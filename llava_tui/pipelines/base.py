@@ -87,6 +87,8 @@ class RunResult:
     vision_calls: int | None = None
     """How often the vision tower ran. More than once means that it was encoded again inside generate."""
     facts: dict[str, Any] = field(default_factory=dict)
+    disturbed: str = ""
+    """Why its times are no measure of the case although it went well: something was compiled meanwhile."""
 
 
 class Pipeline(Protocol):
@@ -102,7 +104,7 @@ class Pipeline(Protocol):
         """Why this case cannot run (frames overflow the context), or "" if nothing is known against it."""
 
     def prepare(self, case: Case) -> None:
-        """Sets what the case asks of the loaded model (attention, dtype, threads), before a run's clock starts."""
+        """Sets what the case asks of the loaded model (attention, dtype, threads, …), before a run's clock starts."""
 
     def run(self, case: Case, inputs: tuple[str, ...], seed: int, probe: Probe) -> RunResult:
         """One execution. Raises :class:`PipelineError`, :class:`Cancelled`, or what the libraries raise."""
@@ -116,3 +118,9 @@ class Pipeline(Protocol):
 
     def close(self) -> None:
         """Frees the model."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, as far as a reason goes: libraries add pages."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -17,9 +17,13 @@ class TimedLoop:
     instance a run.
     """
 
-    def __init__(self, probe: Probe, after_prefill: Callable[[], None]) -> None:
+    def __init__(
+        self, probe: Probe, after_prefill: Callable[[], None], forward: Callable[..., Any] | None = None
+    ) -> None:
+        """``forward`` runs the steps after the prefill: the model compiled, for one; else the model itself."""
         self.probe = probe
         self.after_prefill = after_prefill
+        self.forward = forward
         self.new_ids: list[list[int]] = []
         """New tokens, one list a sequence, padding included; filled when the loop ends."""
 
@@ -35,7 +39,7 @@ class TimedLoop:
         **kwargs: Any,
     ) -> torch.Tensor:
         """``input_ids`` is (batch, prompt); returns (batch, prompt + new)."""
-        prompt = input_ids.shape[1]
+        prompt, forward = input_ids.shape[1], self.forward or model
         ends_early = any(hasattr(criterion, "eos_token_id") for criterion in stopping_criteria)
         pad = generation_config._pad_token_tensor
         pad = None if pad is None else pad.to(input_ids.device)
@@ -48,7 +52,7 @@ class TimedLoop:
             inputs = model.prepare_inputs_for_generation(
                 input_ids, next_sequence_length=None if first else 1, is_first_iteration=first, **kwargs
             )
-            out = model(**inputs, return_dict=True)
+            out = (model if first else forward)(**inputs, return_dict=True)
             kwargs = model._update_model_kwargs_for_generation(out, kwargs, is_encoder_decoder=False)
             logits = out.logits[:, -1].to(copy=True, dtype=torch.float32, device=input_ids.device)
             del out, inputs  # the prefill's logits may be large: not to be held through the next step

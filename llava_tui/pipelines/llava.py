@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from llava_tui import architecture, models
 from llava_tui.events import ModelFacts, StageInfo
-from llava_tui.pipelines import checkpoints
-from llava_tui.pipelines.base import LLAVA_STAGES, PipelineError, Probe, RunResult, stage
+from llava_tui.pipelines import checkpoints, compiling, devices
+from llava_tui.pipelines.base import LLAVA_STAGES, PipelineError, Probe, RunResult, first_line, stage
+from llava_tui.pipelines.caches import StaticCaches
 from llava_tui.pipelines.frames import Frames, sample_frames
 from llava_tui.pipelines.hooks import Watch
 from llava_tui.pipelines.settings import Settings
@@ -45,6 +46,7 @@ class LlavaPipeline:
         self.config: dict[str, Any] = {}
         self.device: Any = None
         self._settings: Settings | None = None
+        self._caches = StaticCaches()
         self._warned: set[str] = set()
 
     # --- loading ---------------------------------------------------------------------------------------------------
@@ -56,7 +58,7 @@ class LlavaPipeline:
                 torch, transformers = _import_libraries()
             probe.check()
             folder = self._folder()
-            self.device = _device(torch, self.plan.device)
+            self.device = devices.choose(torch, self.plan.device)
             probe.check()
             with stage(probe, "load.weights"):
                 self._load(torch, transformers, str(folder or self.plan.model), local=folder is not None)
@@ -64,6 +66,7 @@ class LlavaPipeline:
             with stage(probe, "load.device"):
                 self.model.to(self.device)
                 self._settings = Settings(torch, self.model, self.plan)
+                compiling.allow(self.plan)
         return self._facts(torch, folder or models.resolve(self.plan.model))
 
     def _folder(self) -> Path | None:
@@ -95,7 +98,7 @@ class LlavaPipeline:
             raise
         except Exception as error:
             # In the library's own words: a file or an attention that is missing, a model type that it does not know.
-            raise PipelineError(f"{self.plan.model}: cannot be loaded: {_first_line(error)}") from error
+            raise PipelineError(f"{self.plan.model}: cannot be loaded: {first_line(error)}") from error
         if missing := sorted(loaded["missing_keys"]):
             self._warn(f"{len(missing)} weights are not in the checkpoint and have random values, {missing[0]} for one")
         self.model.eval()
@@ -124,7 +127,7 @@ class LlavaPipeline:
         model = self.model
         attention = model.config._attn_implementation or "eager"
         if attention == "sdpa":
-            attention = f"sdpa ({_sdpa_backends(torch)})"
+            attention = f"sdpa ({devices.sdpa_backends(torch)})"
         return ModelFacts(
             t=0,
             name=self.plan.model,
@@ -132,7 +135,7 @@ class LlavaPipeline:
             parameters=sum(parameter.numel() for parameter in model.parameters()),
             dtype=str(model.dtype).removeprefix("torch."),
             device=str(self.device),
-            device_name=_device_name(torch, self.device),
+            device_name=devices.name_of(torch, self.device),
             attention=attention,
             context_length=architecture.context_length(self.config),
             weights_bytes=sum(parameter.numel() * parameter.element_size() for parameter in model.parameters()),
@@ -142,11 +145,14 @@ class LlavaPipeline:
             extra={
                 "threads": torch.get_num_threads(),
                 "interop_threads": torch.get_num_interop_threads(),
+                "usable_cores": devices.usable_cores(),
+                "cache": self.plan.cache_of(self.plan.cases()[0]),
+                "compile": self.plan.compile_of(self.plan.cases()[0]),
                 "device_map": {
                     name: str(place) for name, place in (getattr(model, "hf_device_map", None) or {}).items()
                 },
                 "folder": str(folder or ""),
-                **({"gpu_uuid": uuid} if (uuid := _gpu_uuid(torch, self.device)) else {}),
+                **({"gpu_uuid": uuid} if (uuid := devices.uuid_of(torch, self.device)) else {}),
             },
         )
 
@@ -155,7 +161,9 @@ class LlavaPipeline:
         try:
             self.prepare(case)
         except (ImportError, ValueError) as error:
-            return f"{case.attention or case.dtype}: {_first_line(error)}"
+            return f"{case.attention or case.dtype}: {first_line(error)}"
+        if self.plan.compile_of(case) != "off" and (needed := compiling.missing(self.device)):
+            return f"compile: {needed}"
         image = self._image_token()
         if image and image in self.plan.prompt:
             return (
@@ -176,6 +184,7 @@ class LlavaPipeline:
     def close(self) -> None:
         """Frees the model."""
         self.model = self.processor = self._settings = None
+        self._caches = StaticCaches()
         gc.collect()
         if self.device is not None and self.device.type == "cuda":
             import torch
@@ -191,6 +200,7 @@ class LlavaPipeline:
         from llava_tui.pipelines.generate import TimedLoop
 
         torch.manual_seed(seed)
+        compiled, step = compiling.graphs(), self._compiled_step(case)
         with Watch(self.model, self._vision(), self._projector(), probe) as watch, torch.no_grad():
             with stage(probe, "frames"), stage(probe, "frames.decode_frames"):
                 clips = self._decode(case, inputs, probe)
@@ -204,10 +214,11 @@ class LlavaPipeline:
                 with watch.encoding():
                     features = self._encode(batch)
             with stage(probe, "generate"):
-                loop = TimedLoop(probe, watch.stop_checking)
+                loop = TimedLoop(probe, watch.stop_checking, step)
                 self._generate(case, batch, features, loop)
                 with stage(probe, "generate.detokenize"):
                     text = self.processor.batch_decode(loop.new_ids, skip_special_tokens=True)
+        compiled = compiling.graphs() - compiled
         return RunResult(
             token_ids=loop.new_ids,
             text=text,
@@ -220,7 +231,9 @@ class LlavaPipeline:
                 "sampling": ", ".join(sorted({clip.sampling for clip in clips})),
                 "frames_decoded": sum(clip.decoded for clip in clips),
                 "frame_indices": [clip.indices for clip in clips],
+                **({"compiled_graphs": compiled} if compiled else {}),
             },
+            disturbed="a step of decoding was compiled in it" if compiled else "",
         )
 
     def reference(self, case: Case, inputs: tuple[str, ...], probe: Probe) -> list[list[int]]:
@@ -237,7 +250,10 @@ class LlavaPipeline:
                 return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
 
         batch = self._preprocess(case, self._decode(case, inputs, probe)).to(self.device, dtype=self.model.dtype)
-        ids = self.model.generate(**batch, stopping_criteria=StoppingCriteriaList([Check()]), **self._options(case))
+        # The length of the longest static cache so far, which this one would have as well.
+        self.model.__dict__.pop("_previous_max_cache_length", None)
+        options = self._options(case) | self._cache_options(case)
+        ids = self.model.generate(**batch, stopping_criteria=StoppingCriteriaList([Check()]), **options)
         new: list[list[int]] = ids[:, batch["input_ids"].shape[1] :].tolist()
         return new
 
@@ -293,7 +309,31 @@ class LlavaPipeline:
         # What went into the features is left out: generate() would encode it again, or refuse it.
         encoded = inspect.signature(self.model.base_model.get_image_features).parameters
         rest = {key: value for key, value in batch.items() if key not in encoded}
-        self.model.generate(**rest, mm_encoder_outputs={"image": features}, custom_generate=loop, **self._options(case))
+        if self.plan.cache_of(case) == "static":
+            length = batch["input_ids"].shape[1] + case.new_tokens - 1  # the last token is not read again
+            rest["past_key_values"] = self._caches.take(case.id, self.model, length)
+        try:
+            self.model.generate(
+                **rest, mm_encoder_outputs={"image": features}, custom_generate=loop, **self._options(case)
+            )
+        except Exception as error:
+            if self.plan.compile_of(case) == "off" or not compiling.failed(error):
+                raise
+            raise PipelineError(f"a step of decoding cannot be compiled: {first_line(error)}") from error
+
+    def _compiled_step(self, case: Case) -> Any:
+        """The model as it runs the case's steps, where it is compiled."""
+        mode = self.plan.compile_of(case)
+        return None if mode == "off" else self.model.get_compiled_call(compiling.config(mode, self.device))
+
+    def _cache_options(self, case: Case) -> dict[str, Any]:
+        """What makes generate() decode as the case does."""
+        if self.plan.cache_of(case) == "dynamic":
+            return {}
+        mode = self.plan.compile_of(case)
+        if mode == "off":  # With a static cache it compiles on accelerators unless it is told not to.
+            return {"cache_implementation": "static", "disable_compile": True}
+        return {"cache_implementation": "static", "compile_config": compiling.config(mode, self.device)}
 
     def _options(self, case: Case) -> dict[str, Any]:
         """Greedy and of fixed length: runs compare, and ids can be checked."""
@@ -346,65 +386,10 @@ def _import_libraries() -> tuple[Any, Any]:
         from transformers import AutoModelForImageTextToText, AutoProcessor  # noqa: F401  (lazy: loaded here, not later)
     except ImportError as error:
         raise PipelineError(
-            f"profiling a model needs torch and transformers ({_first_line(error)}): pip install 'llava-tui[models]'"
+            f"profiling a model needs torch and transformers ({first_line(error)}): pip install 'llava-tui[models]'"
         ) from None
     from transformers.utils import logging as library_logging
 
     library_logging.set_verbosity_error()
     library_logging.disable_progress_bar()
     return torch, transformers
-
-
-def _device(torch: Any, wanted: str) -> Any:
-    """The device that is wanted, made current: an accelerator by its number, for a name without one means another
-    device in every place that asks for the current one."""
-    try:
-        if wanted != "auto":
-            device = torch.device(wanted)
-            torch.empty(1, device=device)
-            return _make_current(torch, device)
-        if torch.accelerator.is_available():
-            return _make_current(torch, torch.accelerator.current_accelerator())
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise PipelineError(
-            f"device {wanted}: cannot be used here: {_first_line(error)}; try --device auto, or cpu"
-        ) from None
-    return torch.device("cpu")
-
-
-def _make_current(torch: Any, device: Any) -> Any:
-    module: Any = None if device.type in ("cpu", "meta") else torch.get_device_module(device.type)
-    if not hasattr(module, "set_device"):  # there is one of its kind at most
-        return device
-    index = module.current_device() if device.index is None else device.index
-    module.set_device(index)
-    return torch.device(device.type, index)
-
-
-def _device_name(torch: Any, device: Any) -> str:
-    if device.type == "cuda":
-        return str(torch.cuda.get_device_name(device))
-    return str(device.type).upper()
-
-
-def _gpu_uuid(torch: Any, device: Any) -> str:
-    """By which the driver knows the GPU, whatever number it has for torch; "" where torch does not tell."""
-    if device.type != "cuda":
-        return ""
-    return str(getattr(torch.cuda.get_device_properties(device), "uuid", ""))
-
-
-def _sdpa_backends(torch: Any) -> str:
-    backends = torch.backends.cuda
-    enabled = {
-        "flash": backends.flash_sdp_enabled,
-        "mem_efficient": backends.mem_efficient_sdp_enabled,
-        "cudnn": backends.cudnn_sdp_enabled,
-        "math": backends.math_sdp_enabled,
-    }
-    return ", ".join(name for name, is_enabled in enabled.items() if is_enabled()) or "none"
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
