@@ -108,6 +108,41 @@ def test_where_runs_are_short_the_table_stays_with_a_case_for_a_while(tmp_path: 
     assert not lines_of("run", timeline.at(LOADING + 10 * S), 80, 1, look)[0].startswith("▸")
 
 
+def test_the_case_that_is_running_is_told_from_the_one_that_was_chosen(timeline: Timeline) -> None:
+    """The newest run is of the first case; the second one's table was chosen: the heading says so, no row is marked as
+    running, and the bar names the case that it is of."""
+    view = timeline.at(LOADING + 300 * MS)  # run 1, of f4-b1-n16
+    chosen, followed = Look(case="f1-b1-n16"), Look()
+    lines = lines_of("steps", view, look=chosen)
+    assert lines[0].startswith(" step · f1-b1-n16 1/2 (chosen)")
+    assert not any(line.startswith("▸") for line in lines)
+    assert lines_of("steps", view, 40, look=chosen)[0].startswith(" f1-b1-n16 1/2*")
+    assert "frames 1" in lines_of("heading", view, look=chosen)[0]
+    for width in (60, 80, 120):
+        assert lines_of("run", view, width, 1, chosen)[0].startswith("▸run 1     f4-b1-n16 │")
+    assert lines_of("run", view, 59, 1, chosen)[0].startswith("▸run 1     │")
+
+    lines = lines_of("steps", view, look=followed)
+    assert lines[0].startswith(" step · f4-b1-n16 2/2  ")
+    assert any(line.startswith("▸") for line in lines)
+    assert "frames 4" in lines_of("heading", view, look=followed)[0]
+    bars = [lines_of("run", timeline.at(LOADING + at), 80, 1, followed)[0] for at in (300 * MS, WALL, WALL + 300 * MS)]
+    assert not any("-b1-" in bar for bar in bars)
+    assert len({bar.index("│") for bar in bars}) == 1, "bars begin in one column"
+
+
+def test_choosing_another_case_draws_the_bar_again(timeline: Timeline) -> None:
+    _, key = PANELS["run"]
+    view = timeline.now()
+    assert key(view, Look(case="f1-b1-n16")) != key(view, Look(case="f4-b1-n16"))
+
+
+def test_a_run_that_ended_before_anything_ran_took_no_time_that_could_be_told(tmp_path: Path) -> None:
+    nothing = events.RunEnd(t=2, run=0, outcome="failed", reason="no model", start=2, wall=0)
+    view = Timeline.open(record(tmp_path / "none", [*course(runs=0)[:6], ("events.jsonl", nothing)])).now()
+    assert lines_of("run", view, 80, 1)[0].split()[-1] == "—"
+
+
 # --- strips, ribbon, axis -------------------------------------------------------------------------------------------
 
 
@@ -251,10 +286,10 @@ def test_a_run_that_ended_is_drawn_from_its_spans_with_a_tick_a_token() -> None:
 
 def test_the_run_in_progress_grows_towards_what_a_run_takes(timeline: Timeline) -> None:
     start = LOADING + 4 * (WALL + 10 * MS)
-    early, late = (lines_of("run", timeline.at(start + at * MS), 100, 1)[0] for at in (500, 1500))
+    early, late = (lines_of("run", timeline.at(start + at * MS), 110, 1)[0] for at in (500, 1500))
     assert early.startswith("▸run ")
     assert "┆" not in early
-    assert early[11:].startswith("│1─││2──")
+    assert early[21:].startswith("│1─││2──")
     assert "┆" in late
     assert len(late[:90].rstrip("│ ")) > len(early[:90].rstrip("│ "))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from llava_tui.analysis.steps import case_ids
 from llava_tui.tui.theme import step_style
 from llava_tui.tui.widgets import figures
 from llava_tui.tui.widgets.cells import TEXT, Line, fit, left, right, runs
@@ -16,30 +17,49 @@ if TYPE_CHECKING:
 
 _LABEL = 11
 _FIGURE = 10
+_CASE = 16
+"""Cells that the name of a case gets at most."""
+ROOMY = 60
+"""From this many columns on there is room for it."""
 
 
 def run_key(view: View, look: Look) -> object:
     """While a run goes on, its bar moves with the time; otherwise with the runs."""
     if view.current is None or look.brisk(view):
-        return ("ended", view.runs.n)
-    return view.t // 10_000_000
+        return ("ended", view.runs.n, look.case_of(view))
+    return (view.t // 10_000_000, look.case_of(view))
 
 
 def draw_run(view: View, look: Look, width: int, height: int) -> list[Line]:
-    """One line: ``run 43  │1│2 vision tower──│prefill───│decode┆┆┆┆┆   │  0.94 s``."""
+    """One line: ``run 43  │1│2 vision tower──│prefill───│decode┆┆┆┆┆   │  0.94 s``; ``run 43 f4-b1-n64`` where the
+    table is of another case."""
     course = run_course(view, ended=look.brisk(view))
     if course is None:
         return [fit([(" this run", "dim")], width)]
     label = "load" if course.kind == "load" else f"run {course.run}"
     mark = "▸" if not course.ended else " " if course.outcome == "ok" else "✗"
-    cells = width - _LABEL - _FIGURE
+    named = case_room(view, width)
+    cells = width - _LABEL - named - _FIGURE
     titles = {info.path: info.title for info in view.tree}
     line: Line = [(mark, "live" if not course.ended else "bad"), (left(label, _LABEL - 1), TEXT)]
+    if named:
+        other = course.case if course.case != look.case_of(view) else ""
+        line += [(left(other, named - 1), "accent"), (" ", TEXT)]
     if cells >= 8:
         line += bar(course, scale(view, look, course), cells, titles, step_paths(view))
     took = course.end - course.start
-    line.append((right(figures.duration(took) if course.ended else figures.elapsed(took), _FIGURE), "strong"))
+    if course.ended:
+        figure = figures.duration(took) if took else figures.NONE  # it ended before anything ran
+    else:
+        figure = figures.elapsed(took)
+    line.append((right(figure, _FIGURE), "strong"))
     return [fit(line, width)]
+
+
+def case_room(view: View, width: int) -> int:
+    """Cells for a case beside the run's number: the same for every run, so that bars begin in one column."""
+    cases = case_ids(view)
+    return min(max(map(len, cases)), _CASE) + 1 if len(cases) > 1 and width >= ROOMY else 0
 
 
 def scale(view: View, look: Look, course: RunCourse) -> float:
