@@ -17,19 +17,6 @@ class ViewerClock(Protocol):
         """The session's newest event is of ``newest``; told whenever something was read."""
 
 
-class FixedClock:
-    """Stands still: the end of a session that has ended."""
-
-    def __init__(self, t: int) -> None:
-        self.t = t
-
-    def now(self) -> int:
-        return self.t
-
-    def saw(self, newest: int) -> None:
-        self.t = max(self.t, newest)
-
-
 class LiveClock:
     """The newest event's ``t`` plus what this viewer has waited since it read it.
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from llava_tui.tui.clock import LiveClock
+from llava_tui.units import clock
 
 SLOWEST, FASTEST = 0.25, 64.0
 """Session seconds a second."""
@@ -64,7 +65,8 @@ class Transport:
         self.start = start
         self.speed = 1.0
         self.loop: Loop = ""
-        self._run = (start, end)
+        self.run = (start, end)
+        """From when to when the run goes that ``loop`` plays, ns."""
         self._clock = monotonic
         self._instant: int | None = None
         self._rate = rate
@@ -132,7 +134,7 @@ class Transport:
         edge = self.edge
         if self.loop != "run":
             return self.start, edge
-        return self._run[0], min(self._run[1], edge)
+        return self.run[0], min(self.run[1], edge)
 
     # --- what happens -----------------------------------------------------------------------------------------------
 
@@ -208,12 +210,10 @@ class Transport:
             self._place(t)
             self.speed = min(max(speed, SLOWEST), FASTEST)
 
-    def loop_over(self, loop: Loop, run: tuple[int, int] | None = None) -> None:
-        """Plays a run (from when to when) or the whole session again and again; "": no more."""
+    def loop_over(self, loop: Loop) -> None:
+        """Plays :attr:`run` or the whole session again and again; "": no more."""
         t = self.now()
         self.loop = loop
-        if run is not None:
-            self._run = run
         if not loop:
             return
         first, last = self._looped()
@@ -255,6 +255,13 @@ class Moment:
     def on(self, start: int, end: int) -> int:
         """The ``t`` that it is in a session from ``start`` to ``end``."""
         return end - self.ns if self.from_end else start + self.ns
+
+    def within(self, start: int, end: int) -> int:
+        """As :meth:`on`. Raises :class:`ValueError` where the session has no such time."""
+        t = self.on(start, end)
+        if not start <= t <= end:
+            raise ValueError(f"there is no such time: the session is {clock(end - start)} long")
+        return t
 
 
 def moment(text: str) -> Moment:

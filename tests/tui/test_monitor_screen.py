@@ -18,8 +18,8 @@ from llava_tui import events
 from llava_tui.session.reader import StreamReader
 from llava_tui.tui import theme
 from llava_tui.tui.app import LlavaTui
-from llava_tui.tui.clock import FixedClock
 from llava_tui.tui.screens.monitor import MonitorScreen
+from llava_tui.tui.transport import Moment
 from llava_tui.tui.widgets.canvas import LineCanvas
 
 Shown = Callable[[], str]
@@ -169,7 +169,7 @@ async def test_a_session_that_cannot_be_written_to_says_so(live: Callable[..., R
 async def test_a_worker_that_does_not_answer_is_told_of(
     live: Callable[..., Recording], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llava_tui.tui.screens.monitor.PATIENCE_S", 0.2)
+    monkeypatch.setattr("llava_tui.tui.screens.run_control.PATIENCE_S", 0.2)
     recording = live()
     recording.write_until(LOADING + WALL)
     async with monitor(recording.path) as shown:
@@ -190,7 +190,7 @@ async def test_help_and_palette_offer_what_can_be_done_now(finished: Path, live:
     recording = live()
     recording.write_until(LOADING + WALL)
     for path, control in ((finished, False), (recording.path, True)):
-        async with monitor(path) as shown:
+        async with monitor(path, (120, 70)) as shown:
             await shown.pilot.press("question_mark")
             await shown.until(lambda shown=shown: "Leave. A live run goes on" in shown.everything())
             assert ("Stop after this run" in shown.everything()) is control
@@ -202,6 +202,17 @@ async def test_help_and_palette_offer_what_can_be_done_now(finished: Path, live:
             found = "skip case" if control else "No matches"
             await shown.until(lambda shown=shown, found=found: found in shown.everything().rsplit("\n", 1)[0])
             await shown.pilot.press("escape")
+
+
+async def test_help_that_is_higher_than_the_screen_is_scrolled(finished: Path) -> None:
+    async with monitor(finished, (60, 20)) as shown:
+        await shown.pilot.press("question_mark")
+        await shown.until(lambda: "more" in shown.everything().rsplit("\n", 1)[-1])
+        assert "Hold the picture" in shown.everything()
+        assert "palette" not in shown.everything()
+        await shown.pilot.press("end")
+        await shown.until(lambda: "palette" in shown.everything())
+        assert "Hold the picture" not in shown.everything()
 
 
 async def test_any_size_can_be_drawn_and_comes_back(finished: Path) -> None:
@@ -225,7 +236,7 @@ async def test_80x24_has_steps_a_gpu_line_the_ribbon_and_the_keys(finished: Path
 
 async def test_an_unchanged_view_paints_nothing_and_a_changed_cell_paints_its_region(finished: Path) -> None:
     painted: list[Region] = []
-    async with monitor(finished, clock=FixedClock(LOADING + WALL)) as shown:
+    async with monitor(finished, at=Moment(LOADING + WALL)) as shown:
         screen = shown.screen
         screen._paint = lambda changes: painted.extend(region for _, regions in changes for region in regions)
         await shown.pilot.pause(0.3)

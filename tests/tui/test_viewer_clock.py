@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from llava_tui.tui.clock import FixedClock, LiveClock
+from llava_tui.tui.clock import LiveClock
 
 
 class Monotonic:
@@ -39,11 +39,3 @@ def test_a_simulated_session_runs_at_its_own_pace() -> None:
     monotonic.ns += 100
     assert fast.now() == 400
     assert unknown.now() == 0
-
-
-def test_a_session_that_ended_stands_still() -> None:
-    clock = FixedClock(70)
-    clock.saw(60)
-    assert clock.now() == 70
-    clock.saw(90)  # its last words
-    assert clock.now() == 90

@@ -14,15 +14,15 @@ from textual.containers import Horizontal
 from textual.geometry import Region
 
 from llava_tui.tui import actions
-from llava_tui.tui.clock import FixedClock, LiveClock, ViewerClock
-from llava_tui.tui.screens.base import ActionScreen
+from llava_tui.tui.screens.replaying import Replaying
+from llava_tui.tui.screens.run_control import RunControl
+from llava_tui.tui.transport import Moment, Transport
 from llava_tui.tui.widgets.arrangement import SIDE_BY_SIDE, Wants, arrange
 from llava_tui.tui.widgets.canvas import LineCanvas
 from llava_tui.tui.widgets.cells import fit
 
 if TYPE_CHECKING:
-    from llava_tui.session.timeline import Timeline, View
-    from llava_tui.tui.widgets.look import Look
+    from llava_tui.session.timeline import Timeline
 
 STATUS_EVERY_S = 1.0
 """How often it is asked whether the worker is still there."""
@@ -32,11 +32,9 @@ EVERY_WHEN_BRISK_S = EVERY_S | {"run": 1.0, "output": 1.0, "log": 1.0}
 """Where runs are too short to be watched one by one."""
 SHARE = 0.02
 """Of the time, at most, for drawing one part: the table of some thousand runs takes a while to work out."""
+SHARE_OF_REPLAY = 0.1
 MOST_ZOOM = 6
 """Halvings of the time in the strip, and doublings."""
-PATIENCE_S = 3.0
-"""After this long without an answer to a command, that is said."""
-
 
 Paint = Callable[[list[tuple[LineCanvas, list[Region]]]], None]
 
@@ -47,7 +45,7 @@ def refresh(changes: list[tuple[LineCanvas, list[Region]]]) -> None:
         canvas.refresh(*regions)
 
 
-class MonitorScreen(ActionScreen):
+class MonitorScreen(Replaying, RunControl):
     """Polls the session, draws the view at the clock's time, sends what the keys ask."""
 
     CSS = """
@@ -66,29 +64,29 @@ class MonitorScreen(ActionScreen):
         *,
         fps: float = 4.0,
         low_bandwidth: bool = False,
-        clock: ViewerClock | None = None,
+        at: Moment | None = None,
+        speed: float | None = None,
+        monotonic: Callable[[], int] = time.monotonic_ns,
         paint: Paint | None = None,
     ) -> None:
         """Shows the session in folder ``path``, at most ``fps`` paints a second. ``low_bandwidth``: one at most, each
-        part less often, and a time axis that moves in larger steps. ``clock`` is given by tests and replays; otherwise
-        it is live while a worker is there, and the session's end after. ``paint`` is told what changed, if Textual is
+        part less often, and a time axis that moves in larger steps. It begins with what is happening now, with the end
+        of a session that is over; or held at ``at``; or, with ``speed``, played from there, else from the start.
+        ``monotonic`` tells nanoseconds of a clock that never goes back. ``paint`` is told what changed, if Textual is
         not to repaint it."""
-        super().__init__()
-        self.path = path
-        self.timeline: Timeline | None = None
-        self.look: Look | None = None
+        super().__init__(path)
         self._fps = min(fps, 1.0) if low_bandwidth else fps
         self._slower = 3.0 if low_bandwidth else 1.0
         self._paint = paint or refresh
         self._page = 0.5 if low_bandwidth else 0.25
-        self._clock = clock
-        self._given_clock = clock is not None
+        self._first = (at, speed)
+        self._monotonic = monotonic
         self._drawn: dict[str, tuple[object, float]] = {}
-        """Of each part: what its drawing depended on, and until when it is good enough."""
+        """Of each part: what its drawing depended on, and until when it is good enough (s)."""
         self._wants: tuple[int, int, Wants] | None = None
         self._status_asked = 0
-        self._answered: tuple[int, str] | None = None
-        self._waiting: dict[str, tuple[str, int]] = {}
+        self._footing: object = None
+        """What the footer's titles depended on."""
 
     # --- building ---------------------------------------------------------------------------------------------------
 
@@ -134,25 +132,33 @@ class MonitorScreen(ActionScreen):
         self.timeline = opened
         self.look = Look(page=self._page)
         self._ask_status()
-        if self._clock is None:
-            self._clock = self._new_clock(opened)
+        self.transport = Transport(
+            opened.start, opened.end, live=self.look.live, rate=clock_rate(opened), monotonic=self._monotonic
+        )
+        self._begin(self.transport)
         self.draw_footer()
         self.redraw()
         self.set_interval(1 / self._fps, self.tick)
 
-    def _new_clock(self, timeline: Timeline) -> ViewerClock:
-        if self.look is None or not self.look.live:
-            return FixedClock(timeline.end)
-        return LiveClock(timeline.end, rate=clock_rate(timeline))
+    def _begin(self, transport: Transport) -> None:
+        """Where it was asked to begin."""
+        at, speed = self._first
+        if at is not None:
+            transport.seek(at.on(transport.start, transport.edge))
+        elif speed is not None:
+            transport.seek(transport.start)
+        if speed is not None:
+            transport.set_speed(speed)
+            transport.play()
 
     # --- time -------------------------------------------------------------------------------------------------------
 
     def tick(self) -> None:
         """One look: what is new, who is there, what has changed."""
-        if self.timeline is None or self._clock is None or self.look is None:
+        if self.timeline is None or self.transport is None or self.look is None:
             return
         if self.look.live and self.timeline.poll():
-            self._clock.saw(self.timeline.end)
+            self.transport.saw(self.timeline.end)
         self._ask_status()
         if self.app.screen is self:
             self.redraw(at_once=False)
@@ -169,41 +175,37 @@ class MonitorScreen(ActionScreen):
         self._status_asked = now
         was_live = self.look.live
         self.look.status = store.status(self.path)
-        if self._clock is not None and was_live != self.look.live:
+        if self.transport is not None and was_live != self.look.live:
             # Its last words may have come after the last poll.
             if self.timeline.poll():
-                self._clock.saw(self.timeline.end)
-            if not self._given_clock:
-                self._clock = self._new_clock(self.timeline)
+                self.transport.saw(self.timeline.end)
+            self.transport.went(live=self.look.live)
             self.draw_footer()
-
-    @property
-    def view(self) -> View | None:
-        """The session at the time that is shown; ``None`` while it is being opened."""
-        if self.timeline is None or self._clock is None:
-            return None
-        return self.timeline.at(self._clock.now())
 
     # --- drawing ----------------------------------------------------------------------------------------------------
 
     def redraw(self, *, at_once: bool = True) -> None:
         """Every part whose drawing may have changed; without ``at_once``, slow parts wait for their turn."""
-        view, look = self.view, self.look
-        if view is None or look is None:
+        timeline, look, transport = self.timeline, self.look, self.transport
+        if timeline is None or look is None or transport is None:
             return
         from llava_tui.tui.widgets.panels import PANELS, wants
 
-        self._settle_answers(view, look)
-        if (stamp := (view.answers.n, view.state)) != self._answered:
-            self._answered = stamp
+        self.settle_answers()
+        play = look.playback = transport.playback()
+        view = timeline.at(play.t)
+        if (footing := (timeline.answers.n, timeline.states.n, play.moving)) != self._footing:
+            self._footing = footing
             self.draw_footer()
         if self._resize(wants(view, look)):
             # Sizes are known after the layout.
             self.call_after_refresh(self.redraw)
             return
         changes: list[tuple[LineCanvas, list[Region]]] = []
-        now = time.monotonic()
-        every = {} if at_once or not look.live else EVERY_WHEN_BRISK_S if look.brisk(view) else EVERY_S
+        now = self._monotonic() / 1e9
+        # Where time stands, what was held back is caught up with.
+        every = {} if at_once or not play.moving else EVERY_WHEN_BRISK_S if look.brisk(view) else EVERY_S
+        share = SHARE if look.live else SHARE_OF_REPLAY
         for name, (draw, key) in PANELS.items():
             canvas = self.query_one("#" + name, LineCanvas)
             width, height = canvas.size
@@ -213,11 +215,11 @@ class MonitorScreen(ActionScreen):
             old, good_until = self._drawn.get(name, (None, 0.0))
             if old == new or (name in every and now < good_until):
                 continue
-            began = time.monotonic()
+            began = time.perf_counter()
             if regions := canvas.change(draw(view, look, width, height)):
                 changes.append((canvas, regions))
             # A little early rather than a tick late.
-            wait = max(every.get(name, 0.0) * self._slower - 0.5 / self._fps, (time.monotonic() - began) / SHARE)
+            wait = max(every.get(name, 0.0) * self._slower - 0.5 / self._fps, (time.perf_counter() - began) / share)
             self._drawn[name] = (new, now + wait)
         if changes:
             self._paint(changes)
@@ -254,63 +256,17 @@ class MonitorScreen(ActionScreen):
 
     # --- actions ----------------------------------------------------------------------------------------------------
 
-    @property
-    def live(self) -> bool:
-        """Whether there is a worker to ask."""
-        return self.look is not None and self.look.live
-
     def conditions(self) -> set[str]:
         """What can be done depends on whether there is a worker to ask."""
         return {"live", "sent"} if self.live else set()
 
     def renamed(self) -> dict[str, str]:
-        """A run that is paused goes on with the same key."""
-        return {"pause": "go on"} if self._pausing() else {}
+        """What a key does next: a run that is paused goes on with the same key, as does a picture that is held."""
+        titles = {"play": "hold" if self._moving() else "play"}
+        return titles | {"pause": "go on"} if self.pausing() else titles
 
-    def do_pause(self) -> None:
-        """Pause, or go on."""
-        self._send("resume" if self._pausing() else "pause")
-
-    def _pausing(self) -> bool:
-        """Whether the run is paused, or will be after the run that is going on."""
-        view = self.view
-        if view is None:
-            return False
-        verbs = [row["verb"] for row in view.answers.rows(view.answers.where(accepted=True))[-64:]]
-        asked = [verb for verb in verbs if verb in ("pause", "resume")]
-        return view.state == "paused" or asked[-1:] == ["pause"]
-
-    def do_stop(self) -> None:
-        """Asks first."""
-        from llava_tui.tui.widgets.overlays import Question
-
-        self.app.push_screen(
-            Question("Stop the run?", [("y", "after this run", "stop"), ("x", "now", "stop-now")]),
-            self._stop_answered,
-        )
-
-    def _stop_answered(self, verb: str | None) -> None:
-        if verb and self.live:
-            self._send(verb)
-
-    def do_skip(self) -> None:
-        """What remains of the case that is running; asks first: it cannot be taken back."""
-        from llava_tui.analysis.steps import current_case
-        from llava_tui.tui.widgets.overlays import Question
-
-        view = self.view
-        if view is None or not (case := current_case(view)):
-            return
-
-        def answered(answer: str | None) -> None:
-            if answer and self.live:
-                self._send("skip", case=case)
-
-        self.app.push_screen(Question(f"Skip what remains of {case}?", [("y", "skip it", "skip")]), answered)
-
-    def do_more(self) -> None:
-        """One more round."""
-        self._send("extend", rounds=1)
+    def _moving(self) -> bool:
+        return self.transport is not None and self.transport.playback().moving
 
     def do_case(self) -> None:
         """The next case's table; after the last, whichever is running."""
@@ -364,45 +320,6 @@ class MonitorScreen(ActionScreen):
     def do_analysis(self) -> None:
         """What this session says."""
         self.tui.open_analysis(self.path, self.look.case if self.look is not None else "")
-
-    def do_repeat(self) -> None:
-        """One more run of the case that is shown."""
-        view, look = self.view, self.look
-        if view is not None and look is not None and (case := look.case_of(view)):
-            self._send("repeat", case=case)
-
-    # --- asking the worker ------------------------------------------------------------------------------------------
-
-    def _send(self, verb: str, *, case: str = "", rounds: int = 0) -> None:
-        from llava_tui.session import control
-        from llava_tui.session.reader import SessionError
-
-        try:
-            command = control.send(self.path, verb, case=case, rounds=rounds)
-        except SessionError as error:
-            self._notice(str(error), "error")
-            return
-        self._waiting[command.id] = (verb, time.monotonic_ns())
-        self._notice(f"{verb}: asked")
-
-    def _notice(self, text: str, level: str = "info") -> None:
-        from llava_tui.tui.widgets.look import Notice
-
-        view = self.view
-        if view is not None and self.look is not None:
-            self.look.notices = [*self.look.notices[-20:], Notice(view.t, text, level)]
-            self.redraw()
-
-    def _settle_answers(self, view: View, look: Look) -> None:
-        """Commands that were answered are not waited for; one that is not answered is told of once."""
-        if not self._waiting:
-            return
-        for id_ in view.answers["id"][-64:]:
-            self._waiting.pop(str(id_), None)
-        late = [id_ for id_, (_, since) in self._waiting.items() if time.monotonic_ns() - since > PATIENCE_S * 1e9]
-        for id_ in late:
-            verb, _ = self._waiting.pop(id_)
-            self._notice(f"{verb}: no answer from the worker yet", "warning")
 
 
 def clock_rate(timeline: Timeline) -> float:

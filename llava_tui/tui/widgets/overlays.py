@@ -13,18 +13,27 @@ from textual.widgets import Input
 
 from llava_tui.tui.actions import Action, key_names
 from llava_tui.tui.widgets.canvas import LineCanvas
-from llava_tui.tui.widgets.cells import TEXT, Line, fit, left, width_of
+from llava_tui.tui.widgets.cells import TEXT, Line, fit, left, width_of, wrap
+from llava_tui.tui.widgets.page import Page
+
+HELP_WIDTH = 76
+_KEYS = 13
 
 
 def draw_help(actions: list[Action], width: int) -> list[Line]:
-    """Under each group's heading a line an action: its keys, what it does."""
+    """Under each group's heading an action after the other: its keys, what it does, on as many lines as that takes."""
     lines: list[Line] = []
+
+    def entry(keys: str, help_: str) -> None:
+        for index, piece in enumerate(wrap(help_, max(width - _KEYS - 1, 10))):
+            lines.append([(left("" if index else "  " + keys, _KEYS), "key"), (piece, TEXT)])
+
     for group in dict.fromkeys(action.group for action in actions):
         lines += [[], [(" " + group, "strong")]] if lines else [[(" " + group, "strong")]]
         for action in actions:
             if action.group == group:
-                lines.append([(left("  " + key_names(action), 13), "key"), (action.help, TEXT)])
-    lines.append([(left("  ^p", 13), "key"), ("The palette: every action by name, and the colour themes.", TEXT)])
+                entry(key_names(action), action.help)
+    entry("^p", "The palette: every action by name, and the colour themes.")
     return lines
 
 
@@ -33,30 +42,68 @@ class HelpOverlay(ModalScreen[None]):
 
     CSS = """
     HelpOverlay { align: center middle; }
-    HelpOverlay LineCanvas { width: 76; max-width: 100%; height: auto; max-height: 100%; background: $surface; }
+    HelpOverlay Page { width: 76; max-width: 100%; background: $surface; }
+    HelpOverlay #help-more { width: 76; max-width: 100%; height: 1; background: $surface; }
     """
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,question_mark,enter", "dismiss", "back", show=False)]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,q,question_mark,f1,enter", "dismiss", "back", show=False),
+        Binding("up", "move(-1)", show=False),
+        Binding("down", "move(1)", show=False),
+        Binding("pageup", "page(-1)", show=False),
+        Binding("pagedown,space", "page(1)", show=False),
+        Binding("home", "to_end(False)", show=False),
+        Binding("end", "to_end(True)", show=False),
+    ]
 
     def __init__(self, actions: list[Action]) -> None:
         super().__init__()
         self._actions = actions
 
     def compose(self) -> ComposeResult:
-        yield LineCanvas(id="help-keys")
+        yield Page(id="help-keys")
+        yield LineCanvas(id="help-more")
 
     def on_mount(self) -> None:
         """Draws once there is a size."""
-        lines = draw_help(self._actions, 76)
-        self.query_one(LineCanvas).styles.height = len(lines)
-        self.call_after_refresh(self._draw)
+        self._resize()
 
     def on_resize(self) -> None:
-        """The window may have become narrower."""
-        self.call_after_refresh(self._draw)
+        """The window may have become narrower, or lower."""
+        self._resize()
 
-    def _draw(self) -> None:
-        canvas = self.query_one(LineCanvas)
-        canvas.show([fit(line, canvas.size.width) for line in draw_help(self._actions, 76)])
+    def _resize(self) -> None:
+        width, height = self.app.size
+        lines = draw_help(self._actions, min(width, HELP_WIDTH))
+        room = max(height - 1, 1)
+        page = self.query_one(Page)
+        page.styles.height = min(len(lines), room)
+        self.query_one("#help-more").display = len(lines) > room
+        self.call_after_refresh(self._draw, lines)
+
+    def _draw(self, lines: list[Line]) -> None:
+        self.query_one(Page).set_lines(lines)
+        self._draw_more()
+
+    def _draw_more(self) -> None:
+        above, below = self.query_one(Page).more
+        canvas = self.query_one("#help-more", LineCanvas)
+        rest = "  ".join(f"{sign} {count} more" for sign, count in (("↑", above), ("↓", below)) if count)
+        canvas.show([fit([("  " + rest, "dim")], canvas.size.width)])
+
+    def action_move(self, by: int) -> None:
+        """``by`` lines down, or up."""
+        self.query_one(Page).move(by)
+        self._draw_more()
+
+    def action_page(self, by: int) -> None:
+        """``by`` pages down, or up."""
+        self.query_one(Page).page(by)
+        self._draw_more()
+
+    def action_to_end(self, last: bool) -> None:
+        """To the last line, or the first."""
+        self.query_one(Page).to_end(last)
+        self._draw_more()
 
 
 class Question(ModalScreen[str]):
