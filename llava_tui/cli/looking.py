@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import click
 
-from llava_tui.cli.monitors import monitor, screen_options
+from llava_tui.cli.monitors import monitor, read_only_option, screen_options
 from llava_tui.cli.sessions import find, folder
 
 
 @click.command()
 @click.argument("session", required=False, default="@latest")
 @screen_options
+@read_only_option
 @click.pass_context
-def attach(ctx: click.Context, session: str, fps: float, ascii_: bool, low_bandwidth: bool) -> None:
+def attach(ctx: click.Context, session: str, fps: float, ascii_: bool, low_bandwidth: bool, read_only: bool) -> None:
     """The monitor on a running session; the newest one if none is named."""
-    monitor(find(ctx, session), fps, ascii_, low_bandwidth)
+    monitor(find(ctx, session), fps, ascii_, low_bandwidth, read_only=read_only)
 
 
 @click.command(name="open")
 @click.argument("session")
 @screen_options
+@read_only_option
 @click.pass_context
-def open_(ctx: click.Context, session: str, fps: float, ascii_: bool, low_bandwidth: bool) -> None:
+def open_(ctx: click.Context, session: str, fps: float, ascii_: bool, low_bandwidth: bool, read_only: bool) -> None:
     """The monitor on any session, running or ended."""
-    monitor(find(ctx, session), fps, ascii_, low_bandwidth)
+    monitor(find(ctx, session), fps, ascii_, low_bandwidth, read_only=read_only)
 
 
 @click.command(name="list")

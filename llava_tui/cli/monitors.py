@@ -21,6 +21,11 @@ def screen_options(command: Any) -> Any:
     return command
 
 
+def read_only_option(command: Any) -> Any:
+    """Adds --read-only to a command."""
+    return click.option("--read-only", is_flag=True, help="Only look: nothing can be steered or changed.")(command)
+
+
 def program() -> ModuleType:
     """:mod:`llava_tui.tui.app`, loaded when it is asked for.
 
@@ -36,6 +41,11 @@ def program() -> ModuleType:
     return app
 
 
-def monitor(path: Path, fps: float, ascii_: bool, low_bandwidth: bool) -> None:
-    """Shows the session in folder ``path`` until the user leaves."""
-    program().run_monitor(path, fps=fps, ascii=ascii_, low_bandwidth=low_bandwidth)
+def monitor(path: Path, fps: float, ascii_: bool, low_bandwidth: bool, **more: Any) -> None:
+    """Shows the session in folder ``path`` until the user leaves; ``more`` is for the app."""
+    program().run_monitor(path, fps=fps, ascii=ascii_, low_bandwidth=low_bandwidth, **more)
+
+
+def browser(folder: Path, fps: float, ascii_: bool, low_bandwidth: bool) -> None:
+    """Shows the sessions in ``folder`` until the user leaves."""
+    program().run_browser(folder, fps=fps, ascii=ascii_, low_bandwidth=low_bandwidth)

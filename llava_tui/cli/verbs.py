@@ -15,7 +15,8 @@ import click
 
 from llava_tui import __version__
 from llava_tui.cli import interrupts
-from llava_tui.cli.sessions import refuse
+from llava_tui.cli.monitors import browser, screen_options
+from llava_tui.cli.sessions import folder, refuse
 
 VERBS: dict[str, tuple[str, str]] = {
     "advise": (
@@ -45,6 +46,11 @@ VERBS: dict[str, tuple[str, str]] = {
     "pin": ("comparing:pin", "Make these sessions, and no others, the baseline that @pinned means."),
     "run": ("runs:run", "Profile a model on videos, in a background worker."),
     "show": ("looking:show", "What a session holds: model, plan, and the steps table of each case."),
+    "web": (
+        "serving:web",
+        "The same screens in a browser, on this machine alone unless --host says otherwise; read-only.",
+    ),
+    "watch": ("watching:watch", "The monitor on a session of another machine, or on one that comes through a pipe."),
 }
 """Where each verb's command is (module of this package, name in it), and its line in ``--help``."""
 
@@ -99,16 +105,23 @@ class Verbs(click.Group):
 @click.option(
     "--sessions", metavar="DIR", help="Folder of sessions. [default: $LLAVA_TUI_SESSIONS, ./sessions, user data]"
 )
+@screen_options
 @click.version_option(__version__, prog_name="llava-tui")
 @click.pass_context
-def group(ctx: click.Context, sessions: str | None) -> None:
+def group(ctx: click.Context, sessions: str | None, fps: float, ascii_: bool, low_bandwidth: bool) -> None:
     """Profile LLaVA-style vision-language models step by step, live in a terminal.
 
-    SESSION is an id, a unique part of one, a path, or @latest.
+    Without a command: the browser of sessions. SESSION is an id, a unique part of one, a path, or @latest.
     """
     interrupts.be_raised()
     ctx.obj = sessions
-    if ctx.invoked_subcommand is None:
+    # Before a verb they mean what they mean behind it.
+    screen = {"fps": fps, "ascii_": ascii_, "low_bandwidth": low_bandwidth}
+    ctx.default_map = dict.fromkeys(VERBS, screen)
+    terminal = sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM", "") not in ("", "dumb", "unknown")
+    if ctx.invoked_subcommand is None and terminal:
+        browser(folder(ctx), fps, ascii_, low_bandwidth)
+    elif ctx.invoked_subcommand is None:
         from llava_tui.cli.looking import list_
 
         ctx.invoke(list_)

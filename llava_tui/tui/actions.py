@@ -118,6 +118,11 @@ ACTIONS: tuple[Action, ...] = (
     Action("keys", ("f1",), "help", "The keys of this screen.", _GO, ("new-run",), priority=90),
 )  # fmt: skip
 
+WRITES = frozenset(
+    ("rename", "tags", "note", "rerun", "delete", "start", "pause", "stop", "skip", "more", "repeat", "new_run", "pin")
+)
+"""Actions that change something: a session, its notes, a run. Whoever may only look is not offered them."""
+
 _KEY_NAMES = {
     "plus": "+", "question_mark": "?", "slash": "/", "comma": ",", "full_stop": ".", "left_square_bracket": "[",
     "right_square_bracket": "]", "left_curly_bracket": "{", "right_curly_bracket": "}", "less_than_sign": "<",
@@ -131,10 +136,15 @@ _BY_ID = {entry.id: entry for entry in ACTIONS}
 class Actions:
     """The table with the keys that hold for this user."""
 
-    def __init__(self, keymap: dict[str, tuple[str, ...]] | None = None) -> None:
-        """``keymap``: other keys, by the action's id (see :mod:`llava_tui.tui.keymap`, which checks them)."""
+    def __init__(self, keymap: dict[str, tuple[str, ...]] | None = None, *, read_only: bool = False) -> None:
+        """``keymap``: other keys, by the action's id (see :mod:`llava_tui.tui.keymap`, which checks them).
+        ``read_only``: without what changes anything."""
         self.keymap = dict(keymap or {})
-        self.all = tuple(entry._replace(keys=self.keymap.get(entry.id, entry.keys)) for entry in ACTIONS)
+        self.all = tuple(
+            entry._replace(keys=self.keymap.get(entry.id, entry.keys))
+            for entry in ACTIONS
+            if not (read_only and entry.id in WRITES)
+        )
 
     def of(self, screen: ScreenName, conditions: Collection[str] = ()) -> list[Action]:
         """What can be done on that screen, in the table's order; ``conditions`` are the needs that are met."""

@@ -39,16 +39,18 @@ class LlavaTui(App[None]):
         fps: float = 4.0,
         ascii: bool = False,
         low_bandwidth: bool = False,
+        read_only: bool = False,
         keymap: dict[str, tuple[str, ...]] | None = None,
         **monitor: Any,
     ) -> None:
         """Begins with the monitor on the session in folder ``path``, else with the screen that ``first`` makes, else
         with the browser of ``folder``. ``low_bandwidth``: the terminal's own colours, and fewer paints. ``keymap``:
-        other keys, by the action's id. ``monitor``: more for the first :class:`MonitorScreen`, like ``clock``."""
+        other keys, by the action's id. ``read_only``: nothing can be changed or steered. ``monitor``: more for the
+        first :class:`MonitorScreen`, like ``clock``."""
         super().__init__()
         self.folder = folder if folder is not None else Path(path).parent if path is not None else Path()
         """The folder of sessions that is browsed."""
-        self.actions = actions.Actions(keymap)
+        self.actions = actions.Actions(keymap, read_only=read_only)
         self.fps = fps
         self.low_bandwidth = low_bandwidth
         self._path = path
@@ -197,9 +199,11 @@ def run_monitor(
     run(lambda keymap: LlavaTui(Path(path), keymap=keymap, **options, **more), mouse=not low_bandwidth)
 
 
-def run_browser(folder: Path, *, fps: float = 4, ascii: bool = False, low_bandwidth: bool = False) -> None:
+def run_browser(
+    folder: Path, *, fps: float = 4, ascii: bool = False, low_bandwidth: bool = False, read_only: bool = False
+) -> None:
     """Shows the sessions in ``folder`` until the user leaves. Raises as :func:`run`."""
-    options: dict[str, Any] = {"fps": fps, "ascii": ascii, "low_bandwidth": low_bandwidth}
+    options: dict[str, Any] = {"fps": fps, "ascii": ascii, "low_bandwidth": low_bandwidth, "read_only": read_only}
     run(lambda keymap: LlavaTui(folder=Path(folder), keymap=keymap, **options), mouse=not low_bandwidth)
 
 

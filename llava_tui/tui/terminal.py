@@ -21,7 +21,9 @@ GRACE_S = 1.0
 
 def require() -> None:
     """Raises :class:`~llava_tui.session.reader.SessionError` unless standard input and error are a terminal: Textual
-    reads the one and draws on the other."""
+    reads the one and draws on the other. In a browser there is none, and none is needed."""
+    if in_browser():
+        return
     for name, stream in (("input", sys.__stdin__), ("error", sys.__stderr__)):
         if stream is None or not stream.isatty():
             from llava_tui.session.reader import SessionError
@@ -38,6 +40,11 @@ def require() -> None:
             f"the monitor cannot draw on TERM={os.environ.get('TERM') or '(unset)'}: set TERM to what the terminal is, "
             "like xterm-256color, or use `llava-tui show SESSION`"
         )
+
+
+def in_browser() -> bool:
+    """Whether a web server started this process and draws what it writes."""
+    return os.environ.get("TEXTUAL_DRIVER", "").endswith(":WebDriver")
 
 
 Piece = tuple[int, int, Sequence[tuple[str, Style]]]
@@ -109,7 +116,7 @@ class Hangup:
         """Installs the handlers and starts the watching thread; call in the main thread."""
         for number in (signal.SIGHUP, signal.SIGTERM):
             self._before[number] = signal.signal(number, self._on_signal)
-        if sys.__stdin__ is not None and sys.__stdin__.isatty():
+        if sys.__stdin__ is not None and (sys.__stdin__.isatty() or in_browser()):
             threading.Thread(target=self._wait, args=(sys.__stdin__.fileno(),), name="tty-watch", daemon=True).start()
 
     def unwatch(self) -> None:
