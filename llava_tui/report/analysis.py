@@ -16,9 +16,9 @@ from llava_tui.analysis.roofline import Roofline, StageRoof
 from llava_tui.analysis.statistics import Summary
 from llava_tui.analysis.steps import StepRow, case_ids
 from llava_tui.analysis.whole import Analysis, analyze
-from llava_tui.session import store
+from llava_tui.session import shelf, store
 from llava_tui.session.reader import SessionError, read_header, safe_text
-from llava_tui.session.timeline import Timeline, View
+from llava_tui.session.timeline import View
 
 WATERMARK = "SIMULATED: times from a model of the hardware, not from hardware"
 
@@ -33,12 +33,12 @@ def read(path: Path, folder: Path, case: str | None = None, beside: Path | None 
     ``beside`` (else the newest of EventGPT in ``folder``). Raises :class:`SessionError`."""
     from llava_tui.measured_peaks import load
 
-    view = Timeline.open(path, hints=False).now()
+    view = shelf.read(path).now()
     known = case_ids(view)
     if case is not None and case not in known:
         raise SessionError(f"--case {case}: {path.name} has no such case; it has {', '.join(known) or 'none yet'}")
     other = beside or _eventgpt(folder, path)
-    beside_view = Timeline.open(other, hints=False).now() if other is not None else None
+    beside_view = shelf.read(other).now() if other is not None else None
     return view, analyze(view, load(), case, beside_view, store.status(path))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from llava_tui.analysis.comparison import Side
 from llava_tui.analysis.fairness import machine_of, model_of
-from llava_tui.session import spreads, store
+from llava_tui.session import shelf, spreads, store
 from llava_tui.session.reader import SessionError, read_notes, safe_text
 from llava_tui.session.timeline import Timeline
 
@@ -23,7 +23,7 @@ def read_sides(folder: Path, references: Sequence[str]) -> list[Side]:
         paths, case = _resolve(folder, reference)
         for path in paths:
             if path not in timelines:
-                timelines[path] = Timeline.open(path, hints=False)
+                timelines[path] = shelf.read(path)
         label = _label(paths[0]) + (f" +{len(paths) - 1}" if len(paths) > 1 else "")
         sides.append(Side(label, tuple(timelines[path].now() for path in paths), case))
     labels = [side.label for side in sides]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,9 @@ class Repeated:
     values: Sequence[Any] | Array
     times: Array
 
+    def expanded(self) -> Array:
+        return np.asarray(self.values).repeat(self.times)
+
 
 @dataclass(frozen=True)
 class Joined:
@@ -41,15 +44,18 @@ class Joined:
 
 
 Values = Sequence[Any] | Array | Repeated | Joined
+Piece = Array | Repeated
+"""A column's next rows, converted."""
 
 
 class _Vocabulary(dict[str, int]):
     """Codes of texts, given out in the order the texts come. Texts that are alike once they are
     safe share one."""
 
-    def __init__(self) -> None:
-        self.names: list[str] = []
-        self._safe: dict[str, int] = {}
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        """``names`` are the first, safe already."""
+        self.names = list(names)
+        self._safe = {name: code for code, name in enumerate(self.names)}
 
     def __missing__(self, text: str) -> int:
         name = safe_text(text)
@@ -146,38 +152,61 @@ class Table(TableView):
 
     def __init__(self, columns: str) -> None:
         """``columns`` is written as "t:i run:i kind:c"."""
-        kinds = dict(column.split(":") for column in columns.split())
-        arrays = {column: np.empty(_FIRST_CAPACITY, _DTYPES[kind]) for column, kind in kinds.items()}
-        arrays[_SOURCE] = np.empty(_FIRST_CAPACITY, np.int16)
-        super().__init__(kinds, arrays, {column: _Vocabulary() for column, kind in kinds.items() if kind == "c"}, 0)
-        self._waiting: list[dict[str, Array]] = []
+        super().__init__(dict(column.split(":") for column in columns.split()), {}, {}, 0)
+        self._waiting: list[dict[str, Piece]] = []
+        self._waiting_rows = 0
+        self.clear()
+
+    def clear(self) -> None:
+        """Forgets all rows and all texts. Views that were given out keep theirs."""
+        self._columns = {column: np.empty(_FIRST_CAPACITY, _DTYPES[kind]) for column, kind in self.kinds.items()}
+        self._columns[_SOURCE] = np.empty(_FIRST_CAPACITY, np.int16)
+        self._vocabularies = {column: _Vocabulary() for column, kind in self.kinds.items() if kind == "c"}
+        self.n = 0
+
+    def vocabulary(self, column: str) -> list[str]:
+        """Every text of a category column by its code, those of no row included."""
+        return self._vocabularies[column].names
+
+    def restore(self, columns: dict[str, Array], names: Mapping[str, Iterable[str]], n: int) -> None:
+        """Holds what another table held: its columns, :meth:`vocabulary` by column, and rows. Such a table takes no
+        more rows before it is cleared."""
+        self._columns, self.n = columns, n
+        self._vocabularies = {column: _Vocabulary(texts) for column, texts in names.items()}
 
     def prefix(self, t: int) -> TableView:
         """The rows with ``row["t"] <= t``."""
         n = int(np.searchsorted(self._columns["t"][: self.n], t, "right"))
         return TableView(self.kinds, self._columns, self._vocabularies, n)
 
-    def converted(self, values: Mapping[str, Values], count: int) -> dict[str, Array]:
-        """``count`` rows, given by column, as the arrays that :meth:`append` takes. Raises :class:`OverflowError` if a
-        number does not fit."""
+    def converted(self, values: Mapping[str, Values], count: int) -> dict[str, Piece]:
+        """``count`` rows, given by column, as :meth:`append` takes them. Raises :class:`OverflowError` if a number does
+        not fit."""
         return {column: self._convert(column, kind, values[column], count) for column, kind in self.kinds.items()}
 
-    def append(self, added: dict[str, Array], source: int = 0) -> None:
-        """Hands in rows of stream ``source``; they are seen after the next :meth:`settle`."""
-        added[_SOURCE] = np.full(len(added["t"]), source, np.int16)
+    def append(self, added: dict[str, Piece], count: int, source: int = 0) -> None:
+        """Hands in ``count`` rows of stream ``source``; they are seen after the next :meth:`settle`."""
+        added[_SOURCE] = Repeated(np.array([source], np.int16), np.array([count]))
         self._waiting.append(added)
+        self._waiting_rows += count
 
     def settle(self, order: Array) -> None:
         """Takes in the rows that wait, at their place in time. Equal times keep their stream's order; between streams
         ``order[source]`` decides."""
         if not self._waiting:
             return
-        first, n = self.n, self.n + sum(len(added["t"]) for added in self._waiting)
-        if n > len(self._columns["t"]):
+        first, n = self.n, self.n + self._waiting_rows
+        if first and n > len(self._columns["t"]):
             self._grow(max(n, 2 * first))
+        columns: dict[str, Array] = {}
         for column, array in self._columns.items():
-            np.concatenate([added.pop(column) for added in self._waiting], out=array[first:n])
+            columns[column] = _joined([added.pop(column) for added in self._waiting])
+            if first:
+                array[first:n] = columns[column]
+        if not first:
+            self._columns = columns
         self._waiting.clear()
+        self._waiting_rows = 0
         self.n = n
         since = max(first - 1, 0)
         t, streams = self._columns["t"][since:n], order[self._columns[_SOURCE][since:n]]
@@ -194,9 +223,12 @@ class Table(TableView):
             grown[column][: self.n] = array[: self.n]
         self._columns = grown
 
-    def _convert(self, column: str, kind: str, values: Values, count: int) -> Array:
+    def _convert(self, column: str, kind: str, values: Values, count: int) -> Piece:
         if isinstance(values, Repeated):
-            return self._convert(column, kind, values.values, len(values.times)).repeat(values.times)
+            return Repeated(self._array(column, kind, values.values, len(values.times)), values.times)
+        return self._array(column, kind, values, count)
+
+    def _array(self, column: str, kind: str, values: Sequence[Any] | Array | Joined, count: int) -> Array:
         if isinstance(values, Joined):
             return self._codes(column, values.lists)
         if isinstance(values, np.ndarray):
@@ -216,9 +248,18 @@ class Table(TableView):
         last: Sequence[str] | None = None
         for texts in lists:
             if texts != last:
-                last, codes = texts, self._convert(column, "c", texts, len(texts))
+                last, codes = texts, self._array(column, "c", texts, len(texts))
             found.append(codes)
         return np.concatenate(found)
+
+
+def _joined(pieces: list[Piece]) -> Array:
+    """One after the other. What repeats is spread out here, at once: until then it takes little room."""
+    repeated = [piece for piece in pieces if isinstance(piece, Repeated)]
+    if len(repeated) == len(pieces):
+        values = np.concatenate([piece.values for piece in repeated])
+        return values.repeat(np.concatenate([piece.times for piece in repeated]))
+    return np.concatenate([piece.expanded() if isinstance(piece, Repeated) else piece for piece in pieces])
 
 
 def integers(values: Sequence[int]) -> Array:

@@ -142,6 +142,22 @@ class StreamReader:
         self._seen = 0  # the file's length when it was last read to its end
         self._overlong = False  # inside a line longer than LINE_LIMIT
 
+    @property
+    def seen(self) -> int:
+        """Bytes of the file when it was last read to its end."""
+        return self._seen
+
+    def restore(self, seen: int, corrupt: int, unknown: int) -> None:
+        """Goes on from where another reader had come to, which only tells whether anything :meth:`changed`."""
+        self._seen, self.corrupt, self.unknown = seen, corrupt, unknown
+
+    def changed(self) -> bool:
+        """Whether the file is longer or shorter than it was when it was last read to its end."""
+        try:
+            return self.path.stat().st_size != self._seen
+        except OSError:
+            return self._seen > 0
+
     def read(self) -> list[Any]:
         """Everything new, decoded, in the file's order."""
         return [event for batch in self.batches() for event in batch]

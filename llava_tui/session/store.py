@@ -268,3 +268,6 @@ def delete(path: Path) -> None:
         raise SessionError(f"cannot delete {safe_text(str(path))}: {error.strerror}") from None
     finally:
         held.release()
+    from llava_tui.session import shelf  # here: a list of sessions does without its columns
+
+    shelf.forget(path)

@@ -13,10 +13,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import numpy as np
 
 from llava_tui import events
-from llava_tui.session.columns import Array, Table, TableView
+from llava_tui.session.columns import Array, Repeated, Table, TableView
 from llava_tui.session.reader import EVENTS, StreamReader, read_header, stream_paths
 from llava_tui.session.rows import COLUMNS, Starts, rows
 
@@ -26,6 +27,25 @@ _HINTS = {"stage_hints": "stage", "text_hints": "text"}
 """The tables of hints, and the types of their events."""
 _INT64 = np.iinfo(np.int64)
 F = TypeVar("F", bound=events.Event)
+
+
+class Passed(msgspec.Struct, frozen=True):
+    """How far a stream has been read, and what of it was none of ours."""
+
+    name: str
+    size: int
+    corrupt: int
+    unknown: int
+
+
+class Reading(msgspec.Struct, frozen=True):
+    """How far a session has been read."""
+
+    end: int | None
+    """The newest event's ``t``."""
+    unfit: int
+    """Events with a number that fits nowhere."""
+    streams: list[Passed]
 
 
 class Timeline:
@@ -40,11 +60,7 @@ class Timeline:
         self.hints = hints
         """Whether ``stage_hints`` and ``text_hints`` are read; they are empty otherwise."""
         self.header = read_header(self.path)
-        self._readers: list[StreamReader] = []
-        self._order: Array = np.empty(0, np.int64)
-        self._starts: dict[int, Starts] = {}  # by stream: a run ends in the one it began in
-        self._unfit = 0
-        self._end: int | None = None
+        self._forget()
         self.states = Table(COLUMNS["states"])
         self.started = Table(COLUMNS["started"])
         """Runs that began."""
@@ -70,6 +86,14 @@ class Timeline:
         """What the worker found out about the session itself; :meth:`View.fact` gives the newest of a type."""
         self.tables: dict[str, Table] = {name: getattr(self, name) for name in COLUMNS}
 
+    def _forget(self) -> None:
+        self._readers: list[StreamReader] = []
+        self._order: Array = np.empty(0, np.int64)
+        self._starts: dict[int, Starts] = {}  # by stream: a run ends in the one it began in
+        self._unfit = 0
+        self._end: int | None = None
+        self._restored = False
+
     @classmethod
     def open(cls, path: Path, hints: bool = True) -> Timeline:
         """The session in folder ``path``, as far as it has been written. Nothing is written, nothing is kept open.
@@ -80,7 +104,7 @@ class Timeline:
         Raises :class:`~llava_tui.session.reader.SessionError` for what is no session or from a newer major version.
         """
         timeline = cls(path, hints)
-        with _without_collector():
+        with without_collector():
             timeline.poll()
         return timeline
 
@@ -107,6 +131,13 @@ class Timeline:
     def poll(self) -> bool:
         """Reads what is new; whether anything was."""
         self._find_streams()
+        if self._restored:
+            if not any(reader.changed() for reader in self._readers):
+                return False
+            self._forget()
+            for table in self.tables.values():
+                table.clear()
+            self._find_streams()
         found = False
         for source, reader in enumerate(self._readers):
             for batch in reader.batches():
@@ -118,6 +149,23 @@ class Timeline:
             for table in self.tables.values():
                 table.settle(self._order)
         return found
+
+    @property
+    def reading(self) -> Reading:
+        """How far the streams have been read."""
+        streams = [Passed(one.path.name, one.seen, one.corrupt, one.unknown) for one in self._readers]
+        return Reading(self._end, self._unfit, streams)
+
+    def restore(self, reading: Reading) -> None:
+        """Takes over how far another timeline of this session had been read, once its tables have been
+        (:meth:`~llava_tui.session.columns.Table.restore`). If the streams have changed, :meth:`poll` reads all anew."""
+        self._end, self._unfit = reading.end, reading.unfit
+        self._find_streams()
+        passed = {one.name: one for one in reading.streams}
+        for reader in self._readers:
+            if (one := passed.get(reader.path.name)) is not None:
+                reader.restore(one.size, one.corrupt, one.unknown)
+        self._restored = True
 
     def at(self, t: int) -> View:
         """The session as it was at ``t`` (ns): every event with ``event.t <= t``, and nothing later."""
@@ -140,7 +188,7 @@ class Timeline:
         starts = self._starts.setdefault(source, {})
         try:
             # All is converted before any is kept.
-            added = [(name, self.tables[name].converted(v, n)) for name, v, n in rows(batch, starts) if n]
+            added = [(name, self.tables[name].converted(v, n), n) for name, v, n in rows(batch, starts) if n]
         except OverflowError:
             # A number beyond 64 bits is damage. By halves, so that only the event that has it is lost.
             if len(batch) == 1:
@@ -150,11 +198,12 @@ class Timeline:
             self._take_in(batch[:half], source)
             self._take_in(batch[half:], source)
             return
-        for name, columns in added:
-            newest = int(columns["t"].max())
+        for name, columns, count in added:
+            t = columns["t"]
+            newest = int(np.max(t.values if isinstance(t, Repeated) else t))
             self._end = newest if self._end is None else max(self._end, newest)
             if self.hints or name not in _HINTS:
-                self.tables[name].append(columns, source)
+                self.tables[name].append(columns, count, source)
 
 
 class _Prefix:
@@ -249,7 +298,7 @@ class View:
 
 
 @contextmanager
-def _without_collector() -> Iterator[None]:
+def without_collector() -> Iterator[None]:
     """Decoding makes many objects and no cycles: collecting garbage meanwhile only costs time."""
     was_enabled = gc.isenabled()
     gc.disable()
@@ -257,4 +306,8 @@ def _without_collector() -> Iterator[None]:
         yield
     finally:
         if was_enabled:
+            if not gc.get_freeze_count():
+                # Among the oldest at once, where they belong; else each generation would be gone through first.
+                gc.freeze()
+                gc.unfreeze()
             gc.enable()
