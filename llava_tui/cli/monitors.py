@@ -46,6 +46,6 @@ def monitor(path: Path, fps: float, ascii_: bool, low_bandwidth: bool, **more: A
     program().run_monitor(path, fps=fps, ascii=ascii_, low_bandwidth=low_bandwidth, **more)
 
 
-def browser(folder: Path, fps: float, ascii_: bool, low_bandwidth: bool) -> None:
+def browser(folder: Path, fps: float, ascii_: bool, low_bandwidth: bool, read_only: bool) -> None:
     """Shows the sessions in ``folder`` until the user leaves."""
-    program().run_browser(folder, fps=fps, ascii=ascii_, low_bandwidth=low_bandwidth)
+    program().run_browser(folder, fps=fps, ascii=ascii_, low_bandwidth=low_bandwidth, read_only=read_only)

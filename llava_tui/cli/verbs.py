@@ -15,7 +15,7 @@ import click
 
 from llava_tui import __version__
 from llava_tui.cli import interrupts
-from llava_tui.cli.monitors import browser, screen_options
+from llava_tui.cli.monitors import browser, read_only_option, screen_options
 from llava_tui.cli.sessions import folder, refuse
 
 VERBS: dict[str, tuple[str, str]] = {
@@ -106,9 +106,12 @@ class Verbs(click.Group):
     "--sessions", metavar="DIR", help="Folder of sessions. [default: $LLAVA_TUI_SESSIONS, ./sessions, user data]"
 )
 @screen_options
+@read_only_option
 @click.version_option(__version__, prog_name="llava-tui")
 @click.pass_context
-def group(ctx: click.Context, sessions: str | None, fps: float, ascii_: bool, low_bandwidth: bool) -> None:
+def group(
+    ctx: click.Context, sessions: str | None, fps: float, ascii_: bool, low_bandwidth: bool, read_only: bool
+) -> None:
     """Profile LLaVA-style vision-language models step by step, live in a terminal.
 
     Without a command: the browser of sessions. SESSION is an id, a unique part of one, a path, or @latest.
@@ -116,11 +119,12 @@ def group(ctx: click.Context, sessions: str | None, fps: float, ascii_: bool, lo
     interrupts.be_raised()
     ctx.obj = sessions
     # Before a verb they mean what they mean behind it.
-    screen = {"fps": fps, "ascii_": ascii_, "low_bandwidth": low_bandwidth}
+    screen = {"fps": fps, "ascii_": ascii_, "low_bandwidth": low_bandwidth, "read_only": read_only}
     ctx.default_map = dict.fromkeys(VERBS, screen)
     terminal = sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM", "") not in ("", "dumb", "unknown")
-    if ctx.invoked_subcommand is None and terminal:
-        browser(folder(ctx), fps, ascii_, low_bandwidth)
+    served = os.environ.get("TEXTUAL_DRIVER", "").endswith(":WebDriver")
+    if ctx.invoked_subcommand is None and (terminal or served):
+        browser(folder(ctx), fps, ascii_, low_bandwidth, read_only)
     elif ctx.invoked_subcommand is None:
         from llava_tui.cli.looking import list_
 
