@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -65,3 +66,19 @@ def test_a_narrow_footer_keeps_what_matters_most() -> None:
         assert sum(len(key) + 1 + len(title) + 2 for key, title in keys) - 2 <= max(width, -2)
     assert actions.footer_keys(live, 20) == [("q", "quit"), ("?", "help")]
     assert actions.footer_keys(live, 30, {"stop": "halt"}) == [("s", "halt"), ("q", "quit"), ("?", "help")]
+
+
+def test_the_page_of_keys_is_of_this_table() -> None:
+    docs = Path(__file__).parents[2] / "docs"
+    spec = importlib.util.spec_from_file_location("make_keys", docs / "make_keys.py")
+    assert spec is not None
+    assert spec.loader is not None
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    assert (docs / "keys.md").read_text(encoding="utf-8") == made.text(), "run python docs/make_keys.py"
+
+
+def test_whoever_may_only_look_is_offered_nothing_that_changes_anything() -> None:
+    may = {entry.id for screen in actions.SCREENS for entry in Actions(read_only=True).of(screen, {"live", "sent"})}
+    assert not may & actions.WRITES
+    assert {"open", "play", "compare", "quit", "filter", "mark"} <= may
