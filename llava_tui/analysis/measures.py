@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llava_tui.analysis.statistics import Floats
-from llava_tui.session.timeline import View
+from llava_tui.session.timeline import TableView, View
 
 ALL_CASES = "*"
 """Stands for every case's runs together."""
@@ -66,16 +66,23 @@ class Measures:
         """The rows of ``view.stages`` that belong to these runs, in the order of their stages: which, of which stage
         (code), of which run (place)."""
         stages = self.view.stages
-        mask = stages.where(kind="measured", outcome="ok")
-        if self.case != ALL_CASES:
-            mask &= stages.where(case=self.case)
-        rows = np.flatnonzero(mask)
+        rows, place = self._ranges(stages)
         codes = np.asarray(stages["stage"])[rows]
         # Stage by stage, so that each is a slice; two bytes are sorted far quicker than four.
         order = np.argsort(codes.astype(np.uint16) if codes.max(initial=0) < 1 << 16 else codes, kind="stable")
-        rows = rows[order]
-        # Runs end in the order of their numbers, so these are sorted.
-        return rows, codes[order], np.searchsorted(self.runs, stages["run"][rows])
+        return rows[order], codes[order], place[order]
+
+    def _ranges(self, table: TableView) -> tuple[Ints, Ints]:
+        """The rows of ``table`` that came with these runs, run after run: which, and of which run (place). Found by the
+        runs' times, so that the rest of a large table is not looked at."""
+        ends = np.asarray(self.view.runs["t"])[self.rows]
+        first = np.searchsorted(table["t"], ends, "left")
+        count = np.searchsorted(table["t"], ends, "right") - first
+        place = np.arange(self.n).repeat(count)
+        rows = np.arange(place.size) + (first - np.cumsum(count) + count).repeat(count)
+        # Two runs can end in the same instant where several workers write.
+        own = np.asarray(table["run"])[rows] == self.runs[place]
+        return (rows, place) if own.all() else (rows[own], place[own])
 
     def stage(self, path: str, column: str = "duration") -> Floats:
         """A stage's ``duration`` (ns), or the allocator's peak in it (``allocated``, ``reserved``), run by run."""
@@ -115,13 +122,9 @@ class Measures:
     @cached_property
     def _tokens(self) -> tuple[Ints, Ints, Ints]:
         """When each token of these runs was there (ns), the first token's place of each run, how many each has."""
-        tokens = self.view.tokens
-        mask = tokens.where(kind="measured")
-        if self.case != ALL_CASES:
-            mask &= tokens.where(case=self.case)
-        run = np.asarray(tokens["run"])[mask]
-        left = np.searchsorted(run, self.runs, "left")
-        return np.asarray(tokens["at"])[mask], left, np.searchsorted(run, self.runs, "right") - left
+        rows, place = self._ranges(self.view.tokens)
+        count = np.bincount(place, minlength=self.n)
+        return np.asarray(self.view.tokens["at"])[rows], np.cumsum(count) - count, count
 
     @cached_property
     def _first_and_last(self) -> tuple[Ints, Ints]:
@@ -165,15 +168,9 @@ class Measures:
     def gaps(self) -> Floats:
         """Inter-token latencies: every gap between neighbouring tokens of a run, of all runs, in order."""
         at, left, count = self._tokens
-        if not count.sum():
-            return np.zeros(0)
-        inside = np.zeros(at.size, np.bool_)  # tokens of these runs that have one before them
-        edges = np.zeros(at.size + 1, np.int64)
-        np.add.at(edges, left, 1)
-        np.add.at(edges, left + count, -1)
-        inside[:] = np.cumsum(edges[:-1]) > 0
-        inside[left[count > 0]] = False
-        return np.diff(at, prepend=at[:1])[inside].astype(np.float64)
+        follows = np.ones(at.size, np.bool_)  # tokens that have one before them in their run
+        follows[left[count > 0]] = False
+        return np.diff(at, prepend=at[:1])[follows].astype(np.float64)
 
     @cached_property
     def itl(self) -> Floats:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -34,7 +35,7 @@ class StepRow:
     """Every measured run's, in order, NaN where it could not be told apart."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class StepTable:
     """A case at one moment. ``rows`` are in the tree's order, the rest of each step under it, unaccounted last."""
 
@@ -47,14 +48,20 @@ class StepTable:
     """Time to first token, ns from the run's start."""
     tpot: Summary
     """Time per output token after the first, ns: (t_last − t_first) / (n − 1)."""
-    itl: Summary
-    """Inter-token latency, ns, over all tokens of all measured runs."""
+    gaps: Floats
+    """Every gap between neighbouring tokens of a measured run, ns."""
     itl_p95: float | None
     """95th percentile of the inter-token latency, ns; from 20 values on."""
     tokens_per_second: Summary
     """Of the decode stage, all sequences of the batch together."""
     frames_per_second: Summary
     """Frames decoded a second of step 1."""
+
+    @cached_property
+    def itl(self) -> Summary:
+        """Inter-token latency, ns, over all tokens of all measured runs. Worked out when it is asked for: there may be
+        millions."""
+        return summarize(self.gaps)
 
     def row(self, path: str) -> StepRow | None:
         return next((row for row in self.rows if row.path == path), None)
@@ -110,7 +117,7 @@ def step_table(view: View, case: str) -> StepTable:
         n=of.n,
         ttft=summarize(of.ttft),
         tpot=summarize(of.tpot),
-        itl=summarize(gaps),
+        gaps=gaps,
         itl_p95=float(np.percentile(gaps, 95)) if gaps.size >= TAIL_FROM else None,
         tokens_per_second=summarize(of.tokens_per_second),
         frames_per_second=summarize(of.frames_per_second),
