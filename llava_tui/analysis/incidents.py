@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from llava_tui import events
-from llava_tui.analysis.machine import gpus_of
 from llava_tui.analysis.statistics import outliers
 from llava_tui.analysis.trust import THROTTLE
+from llava_tui.session.columns import TableView
 from llava_tui.session.timeline import View
 from llava_tui.units import duration, percent, size
 
@@ -28,6 +29,9 @@ FULL = 0.95
 APART_NS = 5_000_000_000
 """What stopped for less than this has not stopped: at its limit a GPU goes in and out of throttling several times a
 second."""
+_BACK = 16
+"""Readings of each source before a time, that are enough to tell whether something went on then."""
+_NEVER = np.iinfo(np.int64).min
 
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -48,8 +52,8 @@ class Incidents(Sequence[Incident]):
     """A session's incidents in the order of their times. What each says is worked out when it is asked for: there may
     be thousands, and one is looked at."""
 
-    def __init__(self, view: View, found: Iterable[tuple[str, Kind, Ints, Ints]]) -> None:
-        """``found``: where they come from (a table, or "outliers"), what they are, their times and rows."""
+    def __init__(self, view: View, found: Iterable[_Found]) -> None:
+        """Use :func:`incidents`."""
         parts = [part for part in found if part[2].size]
         self._view = view
         self._sources = [source for source, *_ in parts]
@@ -75,17 +79,30 @@ class Incidents(Sequence[Incident]):
 
 
 def incidents(view: View) -> Incidents:
-    """Those that had happened by ``view.t``."""
-    return Incidents(view, [*_machine(view), *_runs(view), *_told(view)])
+    """Those that had happened by ``view.t``; which runs are out of line is judged by the runs until then."""
+    timeline = view.timeline
+    tables = ("runs", "samples", "host", "log", "states", "facts", "absences", "devices")
+    stamp = tuple(timeline.tables[name].n for name in tables)
+    # But for the outliers they hang on nothing that comes later, so they are found once in all that was read.
+    kept: tuple[object, list[_Found]] = timeline.__dict__.get("_incidents", (None, []))
+    if kept[0] != stamp:
+        now = timeline.now()
+        kept = timeline.__dict__["_incidents"] = (stamp, [*_machine(now), *_failed(now), *_told(now)])
+    found: list[_Found] = []
+    for source, kind, t, rows in kept[1]:
+        n = int(np.searchsorted(t, view.t, "right"))
+        found.append((source, kind, t[:n], rows[:n]))
+    return Incidents(view, [*found, *_outliers(view)])
 
 
-def _machine(view: View) -> Iterator[tuple[str, Kind, Ints, Ints]]:
+_Found = tuple[str, Kind, Ints, Ints]
+"""Where they come from (a table, or "outliers"), what they are, their times and rows."""
+
+
+def _machine(view: View) -> Iterator[_Found]:
     samples = view.samples
     gpu = np.asarray(samples["gpu"])
-    ours = gpus_of(view)
     for index, device in view.devices.items():
-        if ours and index not in ours:
-            continue
         rows = np.flatnonzero(gpu == index)
         throttle = np.asarray(samples["throttle"])[rows]
         known = rows[np.isfinite(throttle)]
@@ -98,8 +115,13 @@ def _machine(view: View) -> Iterator[tuple[str, Kind, Ints, Ints]]:
             yield _onsets("samples", "near out of memory", samples["t"], known, full)
     host = view.host
     most, used = np.asarray(host["memory_total"]), np.asarray(host["memory_used"])
-    known = np.flatnonzero(np.isfinite(used) & (most > 0))
+    first = max(_first(host, since) - _BACK, 0)
+    known = np.flatnonzero(np.isfinite(used[first:]) & (most[first:] > 0)) + first
     yield _onsets("host", "near out of memory", host["t"], known, used[known] >= FULL * most[known])
+
+
+def _first(table: TableView, since: int | None) -> int:
+    return 0 if since is None else int(np.searchsorted(table["t"], since))
 
 
 def _usable(device: events.GpuDevice) -> int:
@@ -107,30 +129,34 @@ def _usable(device: events.GpuDevice) -> int:
     return (device.memory_total or 0) - (device.memory_reserved or 0)
 
 
-def _onsets(source: str, kind: Kind, t: Ints, rows: Ints, on: Mask) -> tuple[str, Kind, Ints, Ints]:
+def _onsets(source: str, kind: Kind, t: Ints, rows: Ints, on: Mask) -> _Found:
     """Where something that is ``on`` in some of the ``rows`` begins."""
     here = np.flatnonzero(on)
     times = np.asarray(t)[rows[here]].astype(np.int64)
     # It ended in between, if only some reading says so; two that follow each other slowly are one.
-    new = (np.diff(here, prepend=-2) > 1) & (np.diff(times, prepend=np.iinfo(np.int64).min // 2) > APART_NS)
+    new = (np.diff(here, prepend=-2) > 1) & (np.diff(times, prepend=_NEVER // 2) > APART_NS)
     return source, kind, times[new], rows[here[new]]
 
 
-def _runs(view: View) -> Iterator[tuple[str, Kind, Ints, Ints]]:
+def _failed(view: View) -> Iterator[_Found]:
+    rows = np.flatnonzero(view.runs.where(outcome=("failed", "out-of-memory")))
+    yield "runs", "error", np.asarray(view.runs["t"])[rows].astype(np.int64), rows
+
+
+def _outliers(view: View) -> Iterator[_Found]:
     runs = view.runs
     t = np.asarray(runs["t"]).astype(np.int64)
-    rows = np.flatnonzero(runs.where(outcome=("failed", "out-of-memory")))
-    yield "runs", "error", t[rows], rows
     rows = np.flatnonzero(runs.where(kind="measured", outcome="ok"))
     case = np.asarray(runs["case"])[rows]
     rows = rows[np.argsort(case, kind="stable")]
     wall = np.asarray(runs["wall"])[rows].astype(np.float64)
-    for mine in np.split(np.arange(rows.size), np.flatnonzero(np.diff(np.sort(case))) + 1):
-        far = rows[mine[outliers(wall[mine])]]
+    edges = [0, *(np.flatnonzero(np.diff(np.sort(case))) + 1).tolist(), rows.size]
+    for first, last in pairwise(edges):
+        far = rows[first:last][outliers(wall[first:last])]
         yield "outliers", "outlier", t[far], far
 
 
-def _told(view: View) -> Iterator[tuple[str, Kind, Ints, Ints]]:
+def _told(view: View) -> Iterator[_Found]:
     """What the worker and the sampler said themselves."""
     for name, mask in (
         ("log", view.log.where(level="error")),
