@@ -13,8 +13,8 @@ from llava_tui.tui import actions
 TARGET = Path(__file__).resolve().parent / "keys.md"
 HEAD = """# Keys
 
-Made from the table of actions by `python docs/make_keys.py`. The palette (`^p`) has every action by name; the mouse chooses,
-scrolls and seeks where there is something to.
+Made from the table of actions by `python docs/make_keys.py`. The palette (`^p`) has every action by name; the mouse
+chooses, scrolls and seeks where there is something to.
 
 Other keys go into `keys.toml` in the user's config folder (on Linux `~/.config/llava-tui/keys.toml`), or the file that
 `$LLAVA_TUI_KEYS` names, by the action's id:
