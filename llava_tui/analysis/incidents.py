@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from llava_tui import events
 from llava_tui.analysis.statistics import outliers
 from llava_tui.analysis.trust import THROTTLE
-from llava_tui.session.columns import TableView
 from llava_tui.session.timeline import View
 from llava_tui.units import duration, percent, size
 
@@ -29,8 +28,6 @@ FULL = 0.95
 APART_NS = 5_000_000_000
 """What stopped for less than this has not stopped: at its limit a GPU goes in and out of throttling several times a
 second."""
-_BACK = 16
-"""Readings of each source before a time, that are enough to tell whether something went on then."""
 _NEVER = np.iinfo(np.int64).min
 
 Ints = NDArray[np.int64]
@@ -115,13 +112,8 @@ def _machine(view: View) -> Iterator[_Found]:
             yield _onsets("samples", "near out of memory", samples["t"], known, full)
     host = view.host
     most, used = np.asarray(host["memory_total"]), np.asarray(host["memory_used"])
-    first = max(_first(host, since) - _BACK, 0)
-    known = np.flatnonzero(np.isfinite(used[first:]) & (most[first:] > 0)) + first
+    known = np.flatnonzero(np.isfinite(used) & (most > 0))
     yield _onsets("host", "near out of memory", host["t"], known, used[known] >= FULL * most[known])
-
-
-def _first(table: TableView, since: int | None) -> int:
-    return 0 if since is None else int(np.searchsorted(table["t"], since))
 
 
 def _usable(device: events.GpuDevice) -> int:
@@ -134,7 +126,7 @@ def _onsets(source: str, kind: Kind, t: Ints, rows: Ints, on: Mask) -> _Found:
     here = np.flatnonzero(on)
     times = np.asarray(t)[rows[here]].astype(np.int64)
     # It ended in between, if only some reading says so; two that follow each other slowly are one.
-    new = (np.diff(here, prepend=-2) > 1) & (np.diff(times, prepend=_NEVER // 2) > APART_NS)
+    new = (np.diff(here, prepend=-2) > 1) & (np.diff(times, prepend=np.iinfo(np.int64).min // 2) > APART_NS)
     return source, kind, times[new], rows[here[new]]
 
 
