@@ -28,7 +28,6 @@ FULL = 0.95
 APART_NS = 5_000_000_000
 """What stopped for less than this has not stopped: at its limit a GPU goes in and out of throttling several times a
 second."""
-_NEVER = np.iinfo(np.int64).min
 
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
