@@ -2,29 +2,592 @@
 
 from __future__ import annotations
 
+import datetime
+import threading
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from textual.app import ComposeResult
+from rich.cells import cell_len
+from textual import on
+from textual.app import App, ComposeResult
 from textual.binding import BindingType
+from textual.containers import Container, Vertical
+from textual.timer import Timer
 
 from llava_tui.tui import actions
 from llava_tui.tui.screens.base import ActionScreen
 from llava_tui.tui.widgets.canvas import LineCanvas
+from llava_tui.tui.widgets.cells import TEXT, Line, clip, fit, plain, width_of
 from llava_tui.tui.widgets.page import Page
+from llava_tui.tui.widgets.session_table import (
+    Entry,
+    PaintedPage,
+    SessionTable,
+    draw_columns,
+    draw_entry,
+    model_of,
+    name_of,
+)
+
+if TYPE_CHECKING:
+    from llava_tui.session.store import SessionInfo
+    from llava_tui.tui.catalogue import Catalogue
+    from llava_tui.tui.digests import Digests
+
+EVERY_S = 2.0
+"""How often it is looked what is new."""
+EVERY_LOW_S = 6.0
+SHARE = 0.02
+"""Of the time that looking may take: on a slow file system it is done less often."""
+AT_REST_S = 0.15
+"""The cursor has to stay that long before what it is on is read."""
+BESIDE = 110
+"""From this many columns on the preview stands beside the list."""
+BELOW = 18
+"""From this many lines on it stands below."""
+MOST = 6
+"""Sides of a comparison."""
+EDITED = 2000
+"""Characters of a note that can still be edited in one line."""
+SEARCHED = 2000
+"""Characters of a note in which the filter looks."""
+ORDERS: tuple[tuple[str, Callable[[SessionInfo], Any]], ...] = (
+    ("time", lambda info: 0),
+    ("name", lambda info: name_of(info).casefold()),
+    ("model", lambda info: model_of(info).casefold()),
+    ("length", lambda info: -info.duration_ns),
+)
+"""How the list can be ordered; live ones are first in any case, and the newest of equals."""
 
 
 class SessionsScreen(ActionScreen):
-    """The browser of sessions."""
+    """Lists a folder's sessions, follows what happens to them, and does with them what the keys ask."""
 
     NAME = "sessions"
     BINDINGS: ClassVar[list[BindingType]] = [*actions.bindings("sessions")]
+    CSS = """
+    SessionsScreen { layout: vertical; overflow: hidden; }
+    SessionsScreen #body { height: 1fr; width: 1fr; }
+    SessionsScreen #list { height: 1fr; width: 1fr; }
+    """
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
         self.folder = folder
+        self.infos: list[SessionInfo] | None = None
+        """Every session, live ones first, then the newest; ``None`` before the folder was read."""
+        self.shown: list[SessionInfo] = []
+        """Those that the filter lets through, in the order that is chosen."""
+        self.baseline: list[Path] = []
+        """The sessions that are pinned."""
+        self.marks: dict[Path, None] = {}
+        """The sessions marked, in that order."""
+        self.filter = ""
+        self.order = 0
+        self._catalogue: Catalogue | None = None
+        self._digests: Digests | None = None
+        self._words: dict[str, tuple[SessionInfo, str]] = {}
+        """What the filter searches of each session."""
+        self._said: tuple[str, str] = ("", TEXT)
+        self._looking = False
+        self._look_again = False
+        self._not_before = 0.0
+        self._rest: Timer | None = None
+
+    # --- building ---------------------------------------------------------------------------------------------------
 
     def compose(self) -> ComposeResult:
-        """The page and the footer."""
-        yield Page(id="page")
+        """The heading; the list, and the preview beside or below it; the footer."""
+        yield LineCanvas(id="heading")
+        with Container(id="body"):
+            with Vertical(id="list"):
+                yield LineCanvas(id="columns")
+                yield SessionTable(id="table")
+            yield PaintedPage(id="preview")
         yield LineCanvas(id="footer")
+
+    @property
+    def table(self) -> SessionTable:
+        """The list."""
+        return self.query_one(SessionTable)
+
+    def on_mount(self) -> None:
+        """Paints at once, and reads the folder aside."""
+        self._arrange()
+        width = self.app.size.width
+        self.query_one("#heading", LineCanvas).begin([self._heading(width)])
+        self.query_one("#footer", LineCanvas).begin([self.footer_line(width)])
+        self.call_after_refresh(self.look)
+        self.set_interval(EVERY_LOW_S if self.tui.low_bandwidth else EVERY_S, self._tick)
+
+    def on_unmount(self) -> None:
+        """Nobody waits for what is still being read."""
+        if self._digests is not None:
+            self._digests.end()
+
+    def on_screen_resume(self) -> None:
+        """Back from another screen: much may have happened."""
+        if self.infos is not None:
+            self.look()
+            self.redraw()
+
+    def on_resize(self) -> None:
+        """Another size, another arrangement."""
+        self._arrange()
+        self.call_after_refresh(self.redraw)
+
+    def _arrange(self) -> None:
+        width, height = self.app.size
+        body, preview = self.query_one("#body"), self.query_one("#preview")
+        beside = width >= BESIDE
+        preview.display = beside or height >= BELOW
+        body.styles.layout = "horizontal" if beside else "vertical"
+        preview.styles.width = min(max(width * 35 // 100, 42), 66) if beside else "1fr"
+        preview.styles.height = "1fr" if beside else max(height * 2 // 5 + 1, 9)
+
+    # --- what there is ----------------------------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        if self.app.screen is self and time.monotonic() >= self._not_before:
+            self.look()
+
+    def look(self) -> None:
+        """Looks aside at what is new in the folder."""
+        if self._looking:
+            self._look_again = True
+            return
+        self._looking = True
+        threading.Thread(target=self._look, args=(self.app,), name="list-sessions", daemon=True).start()
+
+    def _look(self, app: App[Any]) -> None:
+        from llava_tui.tui.catalogue import Catalogue
+
+        found: list[SessionInfo] | str | None
+        began = time.monotonic()
+        try:
+            if self._catalogue is None:
+                self._catalogue = Catalogue(self.folder)
+            found = self._catalogue.refresh()
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is shown in place of the list
+            found = str(error) or type(error).__name__
+        if app.is_running:
+            app.call_later(self._looked, found, time.monotonic() - began)
+
+    def _looked(self, found: list[SessionInfo] | str | None, took: float) -> None:
+        self._looking = False
+        self._not_before = time.monotonic() + took / SHARE
+        if not self.is_attached:
+            return
+        if self._look_again:
+            self._look_again = False
+            self.look()
+        if isinstance(found, str):
+            self.infos = self.infos or []
+            self.say(found, "bad")
+            self.redraw()
+        elif found is not None:
+            self.infos = found
+            here = {info.path for info in found}
+            self.marks = {path: None for path in self.marks if path in here}
+            self._relist()
+
+    def _relist(self) -> None:
+        """Orders and filters anew; the cursor stays on its session, and that on its line."""
+        table, here = self.table, self.current()
+        before = table.cursor
+        infos, key = self.infos or [], ORDERS[self.order][1]
+        self.baseline = sorted(info.path for info in infos if info.notes.baseline)
+        words = self.filter.casefold().split()
+        some = [info for info in infos if all(word in self._text_of(info) for word in words)]
+        self.shown = sorted(some, key=lambda info: (info.status not in ("running", "paused"), key(info)))
+        places = {info.path: index for index, info in enumerate(self.shown)}
+        if here is not None and (at := places.get(here.path)) is not None:
+            table.cursor = at
+            table.top += at - before
+        table.set_rows(len(self.shown), self._draw_row)
+        self.redraw()
+
+    def _text_of(self, info: SessionInfo) -> str:
+        """What the filter searches."""
+        kept = self._words.get(info.id)
+        if kept is None or kept[0] is not info:
+            notes = info.notes
+            parts = [info.id, notes.name, *notes.tags, notes.note, info.status, info.problem]
+            if info.header is not None:
+                parts += [info.header.model, info.header.pipeline, info.header.provenance]
+            kept = self._words[info.id] = (info, "\n".join(part[:SEARCHED] for part in parts).casefold())
+        return kept[1]
+
+    def current(self) -> SessionInfo | None:
+        """The session that the cursor is on."""
+        at = self.table.cursor
+        return self.shown[at] if at < len(self.shown) else None
+
+    def chosen(self) -> list[SessionInfo]:
+        """Those that are marked, in that order; where none is, the one that the cursor is on."""
+        by_path = {info.path: info for info in self.infos or []}
+        marked = [by_path[path] for path in self.marks if path in by_path]
+        here = self.current()
+        return marked or ([here] if here is not None else [])
+
+    # --- what is read whole -----------------------------------------------------------------------------------------
+
+    def _want(self) -> None:
+        """Once the cursor rests: what the rows in sight and the preview have to know."""
+        if self._rest is not None:
+            self._rest.stop()
+        self._rest = self.set_timer(AT_REST_S, self._ask)
+
+    def _ask(self) -> None:
+        self._rest = None
+        self._draw_preview()
+        if self._digests is None:
+            from llava_tui.tui.digests import Digests
+
+            self._digests = Digests(partial(self._tell, self.app))
+        here = self.current()
+        seen = [self.shown[at] for at in self.table.seen() if at < len(self.shown)]
+        readable = [info for info in seen if info.header is not None and not info.problem]
+        self._digests.want(readable, here if here in readable else None, self.baseline)
+
+    def _tell(self, app: App[Any], path: Path) -> None:
+        if app.is_running:
+            app.call_later(self._digested, path)
+
+    def _digested(self, path: Path) -> None:
+        if self.is_attached:
+            self.table.set_rows(len(self.shown), self._draw_row)
+            here = self.current()
+            if here is not None and here.path == path:
+                self._draw_preview()
+
+    # --- drawing ----------------------------------------------------------------------------------------------------
+
+    def redraw(self) -> None:
+        """Everything; what did not change paints nothing."""
+        heading, columns = (self.query_one(f"#{name}", LineCanvas) for name in ("heading", "columns"))
+        heading.show([self._heading(heading.size.width)])
+        columns.show([draw_columns(columns.size.width)])
+        if self.shown:
+            self.table.set_rows(len(self.shown), self._draw_row)
+        elif self.infos is not None:
+            self.table.set_lines([[], [("  " + self._nothing(), "dim")]])
+        self._draw_preview()
+        self.draw_footer()
+        if self.shown:
+            self._want()
+
+    def _nothing(self) -> str:
+        if self.infos:
+            return "no session holds all of these words; esc shows all again"
+        return "no sessions yet: ctrl+n plans a run, `llava-tui demo` records a first one"
+
+    def _entry(self, info: SessionInfo) -> Entry:
+        digest = self._digests.of(info.path) if self._digests is not None else None
+        return Entry(
+            info,
+            digest,
+            marked=info.path in self.marks,
+            baseline=info.notes.baseline,
+            compared=bool(self.baseline),
+        )
+
+    def _draw_row(self, index: int, width: int, chosen: bool) -> Line:
+        return draw_entry(self._entry(self.shown[index]), width, chosen, datetime.date.today())
+
+    def _draw_preview(self) -> None:
+        preview = self.query_one("#preview", Page)
+        width, height = preview.size
+        here = self.current()
+        if not preview.display or width < 4:
+            return
+        beside = self.app.size.width >= BESIDE
+        lines: list[Line] = []
+        if here is not None:
+            from llava_tui.tui.widgets.session_preview import draw_preview
+
+            tables = self._digests.tables(here.path) if self._digests is not None else None
+            lines = draw_preview(self._entry(here), tables, width - 3, height if beside else height - 1)
+        if beside:
+            lines += [[]] * (height - len(lines))
+            preview.set_lines([[(" │ ", "track"), *line] for line in lines])
+        else:
+            rule: Line = [("─" * width, "track")]
+            preview.set_lines([rule, *([("  ", TEXT), *line] for line in lines)])
+
+    def _heading(self, width: int) -> Line:
+        said, style = self._said
+        line: Line = [(" Sessions ", "strong"), (" ", TEXT)]
+        if said:
+            return fit([*line, (said, style)], width)
+        if self.infos is None:
+            return fit([*line, (f"reading {self.folder} …", "dim")], width)
+        live = sum(info.status in ("running", "paused") for info in self.infos)
+        count = f"{len(self.shown)} of {len(self.infos)}" if self.filter else str(len(self.infos))
+        parts: list[Line] = [[(count, TEXT)]]
+        parts += [[(f"● {live} live", "live")]] if live else []
+        parts += [[(f"✓ {len(self.marks)} marked", "accent")]] if self.marks else []
+        parts += [[("/ ", "dim"), (clip(self.filter, 30), "accent")]] if self.filter else []
+        parts += [[(f"by {ORDERS[self.order][0]}", "dim")]]
+        for part in parts:
+            line += [*part, ("  ", TEXT)]
+        folder, room = plain(str(self.folder)), max(width - width_of(line) - 1, 0)
+        if cell_len(folder) > room:  # its end tells most
+            folder = "…" + folder[-room + 1 :] if room > 8 and folder.isascii() else ""
+        return fit([*fit(line, width - cell_len(folder) - 1), (folder, "dim")], width)
+
+    def say(self, text: str, style: str = "accent") -> None:
+        """In the heading, until the next key."""
+        self._said = (" ".join(text.split()), style)
+        heading = self.query_one("#heading", LineCanvas)
+        heading.show([self._heading(heading.size.width)])
+
+    # --- keys -------------------------------------------------------------------------------------------------------
+
+    def offered(self) -> list[actions.Action]:
+        """There is no way back from the first screen."""
+        back = self.filter or self.marks or len(self.app.screen_stack) > 1
+        return [entry for entry in super().offered() if back or entry.id != "escape"]
+
+    def action_act(self, action: str, *key: str) -> None:
+        """What was said has been read."""
+        if self._said[0]:
+            self.say("")
+        super().action_act(action, *key)
+
+    @on(Page.Chosen)
+    def _moved(self) -> None:
+        if self._rest is None:  # while a key is held down the preview waits
+            self._draw_preview()
+        self._want()
+
+    @on(SessionTable.Scrolled)
+    def _scrolled(self) -> None:
+        self._want()
+
+    @on(SessionTable.Opened)
+    def _clicked_twice(self) -> None:
+        self.do_open()
+
+    def do_up(self) -> None:
+        """A line up."""
+        self.table.move(-1)
+
+    def do_down(self) -> None:
+        """A line down."""
+        self.table.move(1)
+
+    def do_page_up(self) -> None:
+        """A page up."""
+        self.table.page(-1)
+
+    def do_page_down(self) -> None:
+        """A page down."""
+        self.table.page(1)
+
+    def do_top(self) -> None:
+        """To the first."""
+        self.table.to_end(False)
+
+    def do_bottom(self) -> None:
+        """To the last."""
+        self.table.to_end(True)
+
+    def do_open(self) -> None:
+        """The monitor on the session."""
+        if (here := self._readable()) is not None:
+            self.tui.open_session(here.path)
+
+    def do_analysis(self) -> None:
+        """What the session says."""
+        if (here := self._readable()) is not None:
+            self.tui.open_analysis(here.path)
+
+    def do_compare(self) -> None:
+        """Those that are marked, the first marked being the baseline; one alone with the pinned baseline, else its
+        cases."""
+        here, some = self.current(), self.chosen()
+        if len(some) == 1 and here is not None and here is not some[0]:
+            some.append(here)
+        if bad := next((info for info in some if info.header is None), None):
+            self.say(f"{bad.id} cannot be read: {bad.problem}", "bad")
+        elif len(some) > MOST:
+            self.say(f"{len(some)} are marked: at most {MOST} can be compared; space takes a mark away", "bad")
+        elif some:
+            self.tui.open_compare([str(info.path) for info in some])
+
+    def do_rerun(self) -> None:
+        """A new run, planned like the session."""
+        here = self._readable()
+        if here is not None and here.header is not None:
+            self.tui.open_new_run(dict(here.header.plan))
+
+    def do_mark(self) -> None:
+        """Marks the session, or takes the mark away, and goes on to the next."""
+        if (here := self.current()) is None:
+            return
+        if here.path in self.marks:
+            del self.marks[here.path]
+        else:
+            self.marks[here.path] = None
+        self.redraw()
+        self.table.move(1)
+
+    def do_order(self) -> None:
+        """The next order."""
+        self.order = (self.order + 1) % len(ORDERS)
+        self._relist()
+
+    def do_escape(self) -> None:
+        """First the filter goes, then the marks, then the screen, where there is one before."""
+        if self.filter:
+            self.filter = ""
+            self._relist()
+        elif self.marks:
+            self.marks = {}
+            self.redraw()
+        else:
+            self.tui.do_escape()
+
+    def do_filter(self) -> None:
+        """Asks for words, and shows at once in which sessions they occur."""
+        from llava_tui.tui.widgets.overlays import Prompt
+
+        before = self.filter
+
+        def answered(text: str | None) -> None:
+            self._filter_by(before if text is None else text)
+
+        self.app.push_screen(
+            Prompt("filter", before, hint="words: all have to occur", changed=self._filter_by), answered
+        )
+
+    def _filter_by(self, text: str) -> None:
+        if text != self.filter:
+            self.filter = text
+            self._relist()
+
+    def _readable(self) -> SessionInfo | None:
+        """The session that the cursor is on, unless it is damaged, which is said."""
+        here = self.current()
+        if here is not None and (here.header is None or here.problem):
+            self.say(f"{here.id} cannot be read: {here.problem}", "bad")
+            return None
+        return here
+
+    # --- what people say of sessions --------------------------------------------------------------------------------
+
+    def do_rename(self) -> None:
+        """Asks for a name."""
+        if (here := self.current()) is not None:
+            self._ask_for("name", here, here.notes.name, lambda text: {"name": text.strip()})
+
+    def do_tags(self) -> None:
+        """Asks for tags."""
+        if (here := self.current()) is not None:
+            tags = " ".join(here.notes.tags)
+            self._ask_for("tags", here, tags, lambda text: {"tags": tuple(dict.fromkeys(text.split()))})
+
+    def do_note(self) -> None:
+        """Asks for a note; its line ends are shown as ⏎."""
+        here = self.current()
+        if here is None:
+            return
+        if len(here.notes.note) > EDITED:
+            self.say(f"the note is too long to be edited here: edit {here.path / 'notes.json'}", "bad")
+            return
+        note = here.notes.note.replace("\n", "⏎")
+        self._ask_for("note", here, note, lambda text: {"note": text.replace("⏎", "\n").strip()})
+
+    def _ask_for(self, label: str, info: SessionInfo, value: str, change: Callable[[str], dict[str, Any]]) -> None:
+        from llava_tui.tui.widgets.overlays import Prompt
+
+        def answered(text: str | None) -> None:
+            if text is not None and text != value:
+                self._aside(f"{label} of {name_of(info)}", lambda: _note(info.path, change(text)))
+
+        self.app.push_screen(Prompt(label, value), answered)
+
+    def do_pin(self) -> None:
+        """Those that are marked, or this one, become the baseline; the baseline alone is unpinned."""
+        some = [info.path for info in self.chosen() if info.header is not None]
+        if not some:
+            return
+        wanted = [] if set(some) == set(self.baseline) else some
+
+        def pin() -> str:
+            from llava_tui.report.sides import pin as pinned
+
+            pinned(self.folder, wanted)
+            return f"the baseline is {', '.join(path.name for path in wanted)}" if wanted else "no baseline any more"
+
+        self._aside("baseline", pin)
+
+    def do_delete(self) -> None:
+        """Asks, then deletes; what runs stays, with the reason."""
+        from llava_tui.tui.widgets.overlays import Question
+
+        some = self.chosen()
+        if not some:
+            return
+        if len(some) == 1 and some[0].status in ("running", "paused"):
+            self.say(f"{name_of(some[0])} is running: stop it first (enter opens it, s stops it)", "bad")
+            return
+        what = clip(name_of(some[0]), 40) if len(some) == 1 else f"{len(some)} sessions"
+
+        def answered(answer: str | None) -> None:
+            if answer:
+                self._aside("deleting", lambda: _delete(info.path for info in some))
+
+        self.app.push_screen(Question(f"Delete {what} for good?", [("y", "delete", "delete")]), answered)
+
+    def _aside(self, what: str, work: Callable[[], str]) -> None:
+        """Does ``work`` in a thread, says what it returns or raises, and looks again."""
+        self.say(f"{what} …", "dim")
+        app = self.app
+
+        def run() -> None:
+            try:
+                said, style = work(), "accent"
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is said
+                said, style = str(error) or type(error).__name__, "bad"
+            if app.is_running:
+                app.call_later(done, said, style)
+
+        def done(said: str, style: str) -> None:
+            if self.is_attached:
+                self.say(said, style)
+                self.look()
+
+        threading.Thread(target=run, name="sessions", daemon=True).start()
+
+
+def _note(path: Path, change: dict[str, Any]) -> str:
+    """Changes that and nothing else of what is noted by now, which may be another viewer's."""
+    from msgspec.structs import replace
+
+    from llava_tui.session import store
+    from llava_tui.session.reader import read_notes
+
+    store.set_notes(path, replace(read_notes(path), **change))
+    return f"noted: {' '.join(change)}"
+
+
+def _delete(paths: Iterable[Path]) -> str:
+    """All that can be; what cannot is in the message."""
+    from llava_tui.session import store
+    from llava_tui.session.reader import SessionError
+
+    gone, kept = 0, []
+    for path in paths:
+        try:
+            store.delete(path)
+            gone += 1
+        except SessionError as error:
+            kept.append(str(error))
+    if kept:
+        raise SessionError("; ".join([*([f"{gone} deleted"] if gone else []), *kept]))
+    return "deleted" if gone == 1 else f"{gone} deleted"

@@ -38,11 +38,11 @@ class Page(LineCanvas):
         self.cursor = 0
         """The line chosen, where lines can be."""
         self._choosing = choosing
-        self._all: list[Line] = []
+        self._all: Sequence[Line] = []
 
     def set_lines(self, lines: Sequence[Line]) -> None:
-        """Takes other lines; the place is kept as far as it is still there."""
-        self._all = list(lines)
+        """Takes other lines, which nobody changes any more; the place is kept as far as it is still there."""
+        self._all = lines
         self._settle()
 
     def move(self, by: int) -> None:
