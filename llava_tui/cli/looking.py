@@ -2,10 +2,30 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import click
 
 from llava_tui.cli.monitors import monitor, read_only_option, screen_options
 from llava_tui.cli.sessions import find, folder
+
+if TYPE_CHECKING:
+    from llava_tui.tui.transport import Moment
+
+
+class TimeCode(click.ParamType):
+    """A time within a session."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Moment:
+        """Fails with the forms that there are."""
+        from llava_tui.tui.transport import moment
+
+        try:
+            return moment(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 @click.command()
@@ -20,12 +40,27 @@ def attach(ctx: click.Context, session: str, fps: float, ascii_: bool, low_bandw
 
 @click.command(name="open")
 @click.argument("session")
+@click.option("--at", type=TimeCode(), help="Show it at that time, held: 12.5, 1:30, 1:02:03, or -5 from the end.")
+@click.option(
+    "--speed",
+    type=click.FloatRange(0.25, 64),
+    help="Play it, so many times as fast as it went, from --at or the start.",
+)
 @screen_options
 @read_only_option
 @click.pass_context
-def open_(ctx: click.Context, session: str, fps: float, ascii_: bool, low_bandwidth: bool, read_only: bool) -> None:
+def open_(
+    ctx: click.Context,
+    session: str,
+    at: Moment | None,
+    speed: float | None,
+    fps: float,
+    ascii_: bool,
+    low_bandwidth: bool,
+    read_only: bool,
+) -> None:
     """The monitor on any session, running or ended."""
-    monitor(find(ctx, session), fps, ascii_, low_bandwidth, read_only=read_only)
+    monitor(find(ctx, session), fps, ascii_, low_bandwidth, read_only=read_only, at=at, speed=speed)
 
 
 @click.command(name="list")
