@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,19 +13,13 @@ if TYPE_CHECKING:
     from llava_tui.tui.transport import Moment
 
 
-class TimeCode(click.ParamType):
-    """A time within a session."""
+def _moment(ctx: click.Context, param: click.Parameter, value: str | None) -> Moment | None:
+    from llava_tui.tui.transport import moment
 
-    name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Moment:
-        """Fails with the forms that there are."""
-        from llava_tui.tui.transport import moment
-
-        try:
-            return moment(str(value))
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
+    try:
+        return None if value is None else moment(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error), ctx, param) from error
 
 
 @click.command()
@@ -40,12 +34,13 @@ def attach(ctx: click.Context, session: str, fps: float, ascii_: bool, low_bandw
 
 @click.command(name="open")
 @click.argument("session")
-@click.option("--at", type=TimeCode(), help="Show it at that time, held: 12.5, 1:30, 1:02:03, or -5 from the end.")
 @click.option(
-    "--speed",
-    type=click.FloatRange(0.25, 64),
-    help="Play it, so many times as fast as it went, from --at or the start.",
+    "--at",
+    metavar="TIME",
+    callback=_moment,
+    help="Show it at that time, held: 12.5, 1:30, 1:02:03, or -5 from the end.",
 )
+@click.option("--speed", type=click.FloatRange(0.25, 64), help="Play it that much faster, from --at or from the start.")
 @screen_options
 @read_only_option
 @click.pass_context
