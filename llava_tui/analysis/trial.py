@@ -41,6 +41,8 @@ class Proof:
     trust: str
     """The worse grade of the two cases; "" where nothing was measured."""
     sentence: str
+    doubt: str = ""
+    """What is against the session that was advised on; the prediction is from there, the measurement is not."""
 
 
 def trial_plan(plan: Mapping[str, Any], advice: Advice, values: Mapping[str, Any], rounds: int) -> dict[str, Any]:
@@ -54,11 +56,14 @@ def trial_plan(plan: Mapping[str, Any], advice: Advice, values: Mapping[str, Any
         raise ValueError(f"{advice.id}: there is no sweep axis for it")
     axes = {name: [value] for name, value in values.items()}
     axes[change.axis] = [change.before, change.after]
-    return dict(plan) | axes | {"rounds": rounds, "name": f"advice {advice.id}", "tags": ["advice"]}
+    if change.axis == "compile" and values.get("cache", plan.get("cache")) != "static":
+        axes["cache"] = ["auto"]  # each case gets what it needs
+    course = {"rounds": rounds, "time_limit_s": None, "profile": False}
+    return dict(plan) | axes | course | {"name": f"advice {advice.id}", "tags": ["advice"]}
 
 
-def prove(view: View, advice: Advice) -> Proof:
-    """What the trial's session ``view`` says of ``advice``, by paired rounds."""
+def prove(view: View, advice: Advice, doubt: str = "") -> Proof:
+    """What the trial's session ``view`` says of ``advice``, by paired rounds; ``doubt`` as in :class:`Proof`."""
     change = advice.change
     if change is None:
         raise ValueError(f"{advice.id}: there is no sweep axis for it")
@@ -89,7 +94,8 @@ def prove(view: View, advice: Advice) -> Proof:
         rounds=estimate.n if estimate is not None else 0,
         verdict=decision.verdict if decision is not None else "inconclusive",
         trust=worst.grade or "" if worst is not None else "",
-        sentence=_sentence(advice, saved, low, high, decision, worst),
+        sentence=_sentence(view, advice, saved, low, high, decision, worst),
+        doubt=doubt,
     )
 
 
@@ -106,6 +112,7 @@ def _batch(view: View, case: str) -> int:
 
 
 def _sentence(
+    view: View,
     advice: Advice,
     saved: float | None,
     low: float | None,
@@ -114,13 +121,17 @@ def _sentence(
     worst: Trust | None,
 ) -> str:
     if saved is None or decision is None:
-        return "no round ran both cases: nothing can be said"
+        why = view.states.row(-1)["reason"] if view.states.n else ""
+        return "no round ran both cases: nothing can be said" + (f" ({why})" if why else "")
     said = decision.verdict.upper() + (f": {decision.reason}" if decision.reason else "")
     if worst is not None and not worst.sound:
         named = worst.reasons[0].text if worst.reasons else ""
         return f"{said}; but trust is {worst.grade}, put it to the test again ({named})"
-    if advice.gain is None or low is None or high is None:
+    if low is None or high is None:
         return said
+    if advice.gain is None:
+        above = advice.bound is not None and low > advice.bound
+        return f"{said}; {'more than the bound' if above else 'within the bound'}, nothing more was predicted"
     if low <= advice.gain <= high:
         return f"{said}; the prediction lies within the interval"
     return f"{said}; the prediction is {abs(advice.gain - saved) * 100:.1f} points off"

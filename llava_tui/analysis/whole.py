@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from llava_tui.analysis.advice import Advice, advise, case_of
+from llava_tui.analysis.advice import Advice, advise, case_of, withheld
 from llava_tui.analysis.footprint import Footprint, footprint
 from llava_tui.analysis.insights import Insights, insights
 from llava_tui.analysis.peaks import Peaks
@@ -23,6 +23,16 @@ class Analysis:
     advice: tuple[Advice, ...]
     advised: str
     """The case that the advice is about; "" without a measured one."""
+    withheld: tuple[Advice, ...] = ()
+    """Advice that is not given because the figures are to be measured again first; for whoever insists."""
+
+    @property
+    def doubt(self) -> str:
+        """Why advice is withheld, in a line; "" where none is."""
+        trust = self.trust.get(self.advised)
+        if not self.withheld or trust is None:
+            return ""
+        return f"trust is {trust.grade}" + (f": {trust.reasons[0].text}" if trust.reasons else "")
 
 
 def analyze(
@@ -39,4 +49,5 @@ def analyze(
     footprints = {case: footprint(view, case) for case in trust}
     about = case_of(found)
     advised = about.case if about is not None else ""
-    return Analysis(found, trust, footprints, advise(view, found, trust.get(advised), advised or None), advised)
+    asked = (view, found, trust.get(advised), advised or None)
+    return Analysis(found, trust, footprints, advise(*asked), advised, withheld(*asked))

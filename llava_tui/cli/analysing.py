@@ -42,7 +42,8 @@ def advise(
     """What would make a run faster, by how much at most, and, with --verify, whether it does.
 
     --verify runs the first advice that needs no more than a sweep axis (or the one named by --only) and its baseline as
-    interleaved cases of one new session, and tells the predicted beside the measured gain.
+    interleaved cases of one new session, and tells the predicted beside the measured gain. Where figures are too
+    doubtful for advice, what --only names is tried even so, and the doubt is told.
     """
     from llava_tui.report import advice, analysis
 
@@ -51,7 +52,6 @@ def advise(
         from llava_tui import preflight
 
         tried = advice.chosen(found, only)
-        plan = preflight.resolve(advice.trial(view, tried, rounds))
-        preflight.check(plan)
+        plan = preflight.prepare(advice.trial(view, tried, rounds))
         sys.exit(advice.verify(folder(ctx), plan, view, found, tried, json_=json_))
     click.echo(advice.as_json(view, found) if json_ else advice.as_text(view, found))

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
-import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 import msgspec
 
-from llava_tui import units
+from llava_tui import starting, units
 from llava_tui.analysis.advice import Advice
 from llava_tui.analysis.measures import case_values
 from llava_tui.analysis.trial import Proof, prove, trial_plan
 from llava_tui.analysis.whole import Analysis
-from llava_tui.events import Notes
 from llava_tui.plan import Plan, from_dict
+from llava_tui.report import progress
 from llava_tui.report.analysis import WATERMARK, advice_lines, command, nothing
-from llava_tui.report.progress import POLL_SECONDS, Lines
-from llava_tui.session import control, launch, store
+from llava_tui.session import store
 from llava_tui.session.reader import SessionError, safe_text
-from llava_tui.session.timeline import Timeline, View
+from llava_tui.session.timeline import View
 
 
 def as_text(view: View, found: Analysis) -> str:
@@ -37,6 +35,9 @@ def as_text(view: View, found: Analysis) -> str:
         lines.append(f"  {nothing(view)}")
     for number, advice in enumerate(found.advice, 1):
         lines += ["", *(f"  {safe_text(line)}" for line in advice_lines(number, advice, session))]
+    if found.withheld:
+        lines += ["", f"  withheld until then: {_names(found.withheld)}"]
+        lines += ["  to try one of them even so: " + f"llava-tui advise {session} --verify --only ID"]
     return "\n".join(lines)
 
 
@@ -46,35 +47,48 @@ def as_json(view: View, found: Analysis, proof: Proof | None = None, trial: str 
         "session": view.header.id,
         "provenance": view.header.provenance,
         "case": found.advised,
-        "advice": [
-            msgspec.to_builtins(advice) | {"command": command(advice, view.header.id)} for advice in found.advice
-        ],
+        "advice": [_plain(advice, view) for advice in found.advice],
+        "withheld": [_plain(advice, view) for advice in found.withheld],
     }
     if proof is not None:
         document |= {"trial": trial, "proof": msgspec.to_builtins(proof)}
     return msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
 
 
+def _plain(advice: Advice, view: View) -> dict[str, Any]:
+    fields: dict[str, Any] = msgspec.to_builtins(advice)
+    return fields | {"command": command(advice, view.header.id)}
+
+
+def _names(advice: Sequence[Advice]) -> str:
+    return ", ".join(each.id for each in advice) or "none"
+
+
 def chosen(found: Analysis, only: str | None) -> Advice:
-    """The advice to verify: ``only`` by its id, else the first that can be. Raises :class:`SessionError`."""
-    can = [advice for advice in found.advice if advice.change is not None]
+    """The advice to verify: ``only`` by its id, which is carried out even where it is withheld, else the first that can
+    be. Raises :class:`SessionError`."""
     if only is not None:
-        advice = next((advice for advice in found.advice if advice.id == only), None)
+        every = (*found.advice, *found.withheld)
+        advice = next((advice for advice in every if advice.id == only), None)
         if advice is None:
-            given = ", ".join(each.id for each in found.advice) or "none"
-            raise SessionError(f"--only {only}: there is no such advice on this case; there is: {given}")
+            raise SessionError(f"--only {only}: there is no such advice on this case; there is: {_names(every)}")
         if advice.change is None:
             raise SessionError(
                 f"{advice.id}: the worker has no sweep axis for it, so it cannot be run beside its baseline in one "
                 f"session; try it yourself: {advice.command.replace('{session}', 'SESSION')}"
             )
         return advice
-    if not can:
-        given = ", ".join(each.id for each in found.advice)
+    if can := [advice for advice in found.advice if advice.change is not None]:
+        return can[0]
+    if tried := [advice for advice in found.withheld if advice.change is not None]:
         raise SessionError(
-            f"nothing to verify: {f'no sweep axis fits {given}' if given else 'there is no advice on this case'}"
+            f"nothing is advised but {_names(found.advice)} ({found.doubt}); insist with --only {tried[0].id}"
+            + (f", or {_names(tried[1:])}" if tried[1:] else "")
         )
-    return can[0]
+    names = _names(found.advice)
+    raise SessionError(
+        f"nothing to verify: {f'no sweep axis fits {names}' if found.advice else 'there is no advice on this case'}"
+    )
 
 
 def trial(view: View, advice: Advice, rounds: int) -> Plan:
@@ -86,15 +100,15 @@ def trial(view: View, advice: Advice, rounds: int) -> Plan:
 def verify(folder: Path, plan: Plan, view: View, found: Analysis, advice: Advice, *, json_: bool) -> int:
     """Runs :func:`trial`'s plan in a new session, and says what was predicted and what was measured. Returns the
     command's exit code. Raises :class:`SessionError`."""
-    path = store.create(folder, f"{plan.slug()}-{advice.id}")
-    worker = launch.launch(path, plan.to_json(), sys.argv)
-    store.set_notes(path, Notes(name=plan.name, tags=plan.tags))
-    if not json_:
-        click.echo(f"session {path}")
-    timeline = Timeline.open(path)
-    if (code := _wait(path, timeline, worker, json_)) != 0:
-        return code
-    proof = prove(timeline.now(), advice)
+    path, worker = starting.start(folder, plan, sys.argv)
+    seen = progress.watch(path, worker, (lambda line: None) if json_ else click.echo)
+    if seen.interrupted:
+        return seen.interrupted
+    if seen.timeline is None:
+        return progress.gone(path)
+    if store.status(path) != "finished":
+        return progress.failed(path)
+    proof = prove(seen.timeline.now(), advice, found.doubt)
     if json_:
         click.echo(as_json(view, found, proof, path.name))
     else:
@@ -107,17 +121,26 @@ def proof_text(view: View, advice: Advice, proof: Proof, trial: str) -> str:
     lines = [
         f"{advice.title}",
         f"  tried      {proof.axis} {proof.before} against {proof.after}, interleaved, {proof.rounds} rounds, {trial}",
-        f"  predicted  saves {units.percent(proof.predicted)} of the {proof.metric}"
-        + (f", at most {units.percent(proof.bound)}" if proof.bound is not None else ""),
+        f"  predicted  {_predicted(proof)}",
     ]
     interval = "too few rounds for an interval"
     if proof.low is not None:
         interval = f"95 % interval {units.percent(proof.low)} … {units.percent(proof.high)}"
     lines.append(f"  measured   saves {units.percent(proof.measured)} ({interval})")
     lines.append(f"  verdict    {proof.sentence}")
+    if proof.doubt:
+        lines.append(f"  doubt      of the session advised on, {proof.doubt}; what was predicted is from there")
     if view.header.provenance == "simulated":
         lines.append(f"  {WATERMARK}")
     return "\n".join(map(safe_text, lines))
+
+
+def _predicted(proof: Proof) -> str:
+    most = f"at most {units.percent(proof.bound)} of the {proof.metric}"
+    if proof.predicted is None:
+        return f"nothing: {most if proof.bound is not None else 'no bound is known'}"
+    saves = f"saves {units.percent(proof.predicted)} of the {proof.metric}"
+    return saves + (f", {most.removesuffix(f' of the {proof.metric}')}" if proof.bound is not None else "")
 
 
 def _values(view: View, case: str) -> dict[str, Any]:
@@ -125,29 +148,3 @@ def _values(view: View, case: str) -> dict[str, Any]:
     if values := case_values(view, case):
         return values
     raise SessionError(f"{case}: the session does not say what this case is; run it again")
-
-
-def _wait(path: Path, timeline: Timeline, worker: subprocess.Popen[bytes], json_: bool) -> int:
-    """Follows the trial to its end; 0 if it finished, else the command's exit code."""
-    lines = Lines(timeline, (lambda line: None) if json_ else click.echo)
-    interrupted = False
-    while True:
-        try:
-            ended = worker.poll() is not None
-            timeline.poll()
-            lines.update()
-            if ended:
-                break
-            time.sleep(POLL_SECONDS)
-        except KeyboardInterrupt:
-            if interrupted:
-                return 130
-            interrupted = True
-            control.send(path, "stop-now")
-    if interrupted:
-        return 130
-    info = store.info(path)
-    if info.status == "finished":
-        return 0
-    click.echo(f"llava-tui: the run {info.status}: {safe_text(info.reason) or 'see worker.log'} ({path})", err=True)
-    return 3

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
@@ -68,13 +69,39 @@ def _run_line(view: View, index: int) -> str:
 
 
 def follow(path: Path, worker: subprocess.Popen[bytes], *, json_: bool) -> int:
-    """Follows the session until its worker has ended; returns the command's exit code.
+    """Follows the session until its worker has ended, and tells what came of it; returns the command's exit code.
+    Interrupts as for :func:`watch`."""
+    seen = watch(path, worker, (lambda line: None) if json_ else click.echo)
+    if seen.timeline is None:
+        return seen.interrupted or gone(path)
+    info = store.info(path)
+    click.echo(overview.as_json(info, seen.timeline) if json_ else "\n" + overview.as_text(info, seen.timeline))
+    if seen.interrupted:
+        return seen.interrupted
+    if info.status in ("failed", "interrupted"):
+        return failed(path)
+    if info.reason:  # it ended well, but not all of it
+        click.echo(f"llava-tui: {safe_text(info.reason)}", err=True)
+    return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """How following a session went."""
+
+    timeline: Timeline | None
+    """The session, to its worker's end; ``None`` where the run was left to itself, or its folder is gone."""
+    interrupted: int
+    """The exit code of a command that was interrupted; 0 where it was not."""
+
+
+def watch(path: Path, worker: subprocess.Popen[bytes], say: Callable[[str], None]) -> Watched:
+    """Says what happens in the session until its worker has ended.
 
     Ctrl+C asks the worker to stop in the middle of its run and waits for it; a second one leaves it to itself. So does
     SIGTERM, for a job that ran out of its time must not leave a worker behind. A hang-up only ends the following: the
     run outlives the terminal.
     """
-    say: Callable[[str], None] = (lambda line: None) if json_ else click.echo
     lines: Lines | None = None
     interrupted = 0
     signal.signal(signal.SIGTERM, _terminated)
@@ -92,25 +119,26 @@ def follow(path: Path, worker: subprocess.Popen[bytes], *, json_: bool) -> int:
             time.sleep(POLL_SECONDS)
         except (KeyboardInterrupt, Terminated) as asked:
             if interrupted:
-                return interrupted
+                return Watched(None, interrupted)
             interrupted = 143 if isinstance(asked, Terminated) else 130
             click.echo("stopping… (ctrl+c again leaves the run to itself)", err=True)
             control.send(path, "stop-now")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if not path.is_dir():
-        click.echo(f"llava-tui: the session's folder is gone: {path}; the run has nowhere to be kept", err=True)
-        return 3
+    return Watched(timeline if path.is_dir() else None, interrupted)
+
+
+def gone(path: Path) -> int:
+    """Says that the folder is not there any more; returns the exit code."""
+    click.echo(f"llava-tui: the session's folder is gone: {path}; the run has nowhere to be kept", err=True)
+    return 3
+
+
+def failed(path: Path) -> int:
+    """Says why the run did not end well; returns the exit code."""
     info = store.info(path)
-    click.echo(overview.as_json(info, timeline) if json_ else "\n" + overview.as_text(info, timeline))
-    if interrupted:
-        return interrupted
-    if info.status in ("failed", "interrupted"):
-        click.echo(f"llava-tui: the run {info.status}: {safe_text(info.reason) or 'see worker.log'} ({path})", err=True)
-        return 3
-    if info.reason:  # it ended well, but not all of it
-        click.echo(f"llava-tui: {safe_text(info.reason)}", err=True)
-    return 0
+    click.echo(f"llava-tui: the run {info.status}: {safe_text(info.reason) or 'see worker.log'} ({path})", err=True)
+    return 3
 
 
 class Terminated(Exception):
