@@ -151,9 +151,9 @@ class Digests:
     def _digest(self, job: _Job, base: tuple[tuple[Path, Sizes], ...]) -> tuple[Digest, dict[str, StepTable]]:
         from llava_tui.analysis.steps import case_ids, step_table
         from llava_tui.analysis.trust import badge
-        from llava_tui.session.timeline import Timeline
+        from llava_tui.session import shelf
 
-        view = Timeline.open(job.path).now()
+        view = shelf.read(job.path).now()
         cases = tuple(case_ids(view))
         trust = {case: badge(view, case, job.status) for case in cases}
         trust = {case: one for case, one in trust.items() if one.grade is not None}
@@ -167,10 +167,10 @@ class Digests:
     def _against(self, view: View, base: tuple[tuple[Path, Sizes], ...]) -> tuple[str, float | None, str]:
         from llava_tui.analysis.comparison import Side, compare
         from llava_tui.report.sides import stored_spread
-        from llava_tui.session.timeline import Timeline
+        from llava_tui.session import shelf
 
         if self._baseline_read[0] != base:
-            self._baseline_read = (base, [Timeline.open(path) for path, _ in base])
+            self._baseline_read = (base, [shelf.read(path) for path, _ in base])
         timelines = self._baseline_read[1]
         sides = [Side("the baseline", tuple(one.now() for one in timelines)), Side("this session", (view,))]
         try:
