@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from llava_tui.units import counted
+
 KNOWN_FAMILIES: tuple[str, ...] = ("llava", "vipllava")
 """Model types that this pipeline was tried on."""
 
@@ -73,7 +75,7 @@ def overflow(config: dict[str, Any], frames: int, prompt_tokens: int, new_tokens
         f"use --frames {fitting}" + (" or fewer" if fitting > 1 else "") if fitting >= 1 else "use fewer --new-tokens"
     )
     return (
-        f"{frames} frame{'s' * (frames != 1)} × {each:,} tokens + {prompt_tokens:,} prompt + {new_tokens:,} new"
+        f"{counted(frames, 'frame')} × {each:,} tokens + {prompt_tokens:,} prompt + {new_tokens:,} new"
         f" = {total:,} > {context:,} context; {mend}"
     )
 

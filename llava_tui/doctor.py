@@ -66,7 +66,7 @@ def peaks() -> list[Finding]:
         return [Finding("peaks", "missing", str(error))]
     best = ", ".join(f"{units.number(value / 1e9, 'GFLOP/s')} {dtype}" for dtype, value in record.flops.items())
     text = f"{record.device}: {best}; memory {units.number(record.bandwidth / 1e9, 'GB/s')}"
-    threads = f" on {record.threads} threads" if record.threads else ""
+    threads = f" on {units.counted(record.threads, 'thread')}" if record.threads else ""
     return [Finding("peaks", "ok", f"{text}{threads}"), Finding("kept in", "ok", str(file))]
 
 
@@ -100,7 +100,7 @@ def _python() -> Iterator[Finding]:
     )
     cores = os.cpu_count() or 0
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores
-    yield Finding("host", "ok", f"{cores} cores" + (f", {usable} usable here" if usable != cores else ""))
+    yield Finding("host", "ok", units.counted(cores, "core") + (f", {usable} usable here" if usable != cores else ""))
 
 
 def _libraries() -> Iterator[Finding]:
@@ -144,7 +144,7 @@ def _torch() -> Iterator[Finding]:
         )
         return
     if facts["kind"] == "cpu":
-        text = f"none: models run on the CPU with {facts['threads']} threads"
+        text = f"none: models run on the CPU with {units.counted(facts['threads'], 'thread')}"
         mend = "" if facts["cuda"] is None else f"torch was built for CUDA {facts['cuda']}; a GPU needs its driver"
         yield Finding("accelerator", "note", text, mend)
     else:
@@ -174,8 +174,8 @@ def _models() -> Iterator[Finding]:
         yield Finding("HF cache", "note", f"{cache} does not exist yet: no model was downloaded here")
         return
     cached = [entry for entry in models.scan() if entry.source == "hub cache" and not entry.problem]
-    total = units.size(sum(entry.bytes for entry in cached))
-    yield Finding("HF cache", "ok", f"{cache}: {len(cached)} vision-language models, {total}; see llava-tui models")
+    count, total = units.counted(len(cached), "vision-language model"), units.size(sum(entry.bytes for entry in cached))
+    yield Finding("HF cache", "ok", f"{cache}: {count}, {total}; see llava-tui models")
     if os.environ.get("HF_HUB_OFFLINE"):
         yield Finding("HF hub", "note", "HF_HUB_OFFLINE is set: only cached models load")
 

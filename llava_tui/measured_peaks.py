@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from llava_tui.analysis.peaks import Peaks, key
+from llava_tui.units import counted
 
 SECONDS = 300
 """Importing torch, and measuring on a slow machine."""
@@ -35,7 +36,8 @@ class Record(msgspec.Struct, frozen=True):
     threads: int | None = None
 
     def peaks(self) -> Peaks:
-        how = f"measured here with torch {self.torch}" + (f", {self.threads} threads" if self.threads else "")
+        threads = f", {counted(self.threads, 'thread')}" if self.threads else ""
+        how = f"measured here with torch {self.torch}{threads}"
         return Peaks(self.device, self.flops, self.bandwidth, how, measured=True)
 
 

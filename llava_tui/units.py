@@ -78,6 +78,11 @@ def number(value: float | None, unit: str = "") -> str:
     return f"{digits(value)} {unit}".rstrip()
 
 
+def counted(number: int, one: str, many: str = "") -> str:
+    """``1 round``, ``2 rounds``; ``many`` where it is not ``one`` with an s behind."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
 def percent(fraction: float | None) -> str:
     """A fraction as ``10.8 %``."""
     if fraction is None or not math.isfinite(fraction):

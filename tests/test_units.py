@@ -43,3 +43,14 @@ def test_sizes_and_shares() -> None:
     assert units.percent(0.0002) == "0.02 %"
     assert units.percent(0.0) == "0.0 %"
     assert units.number(73.14, "tok/s") == "73.1 tok/s"
+
+
+def test_one_is_singular() -> None:
+    assert [units.counted(number, "more round") for number in (0, 1, 2, 4096)] == [
+        "0 more rounds",
+        "1 more round",
+        "2 more rounds",
+        "4,096 more rounds",
+    ]
+    assert units.counted(1, "other process", "other processes") == "1 other process"
+    assert units.counted(3, "other process", "other processes") == "3 other processes"

@@ -21,7 +21,7 @@ from llava_tui.analysis.series import autocorrelation, detrended, trend
 from llava_tui.analysis.statistics import SCALE, Summary, summarize
 from llava_tui.costs import Underived
 from llava_tui.session.timeline import View
-from llava_tui.units import duration, percent, size
+from llava_tui.units import counted, duration, percent, size
 
 Level = Literal["note", "amber", "red", "void"]
 Grade = Literal["A", "B", "C", "D", "E", "F"]
@@ -158,7 +158,7 @@ def _machine(watched: Watched) -> Iterator[Reason]:
         yield Reason("unwatched", "amber", "nobody watched the GPU: throttling and other processes would not be known")
     load, cores = watched.foreign_load(), watched.view.header.host.cores
     if load is not None and load > max(1.0, cores / 2):
-        text = f"load of others is {load:.1f} on {cores} cores: host stages compete; stop what else runs"
+        text = f"load of others is {load:.1f} on {counted(cores, 'core')}: host stages compete; stop what else runs"
         yield Reason("load", "amber", text, load, max(1.0, cores / 2), {"cores": cores})
 
 
@@ -205,7 +205,7 @@ def _runs(of: Measures) -> Iterator[Reason]:
     wall, known = of.wall, summarize(of.wall)
     middle = known.median or 0.0
     if of.n < FEW:
-        some, none = "1 run" if of.n == 1 else f"{of.n} runs", of.n < TOO_FEW
+        some, none = counted(of.n, "run"), of.n < TOO_FEW
         why = f"below {TOO_FEW} there is no interval" if none else f"{FEW} are the least to go by"
         text = f"{some} measured: {why}"
         yield Reason("few", "red" if none else "amber", text, of.n, FEW)

@@ -24,6 +24,7 @@ from llava_tui.pipelines.frames import Frames, sample_frames
 from llava_tui.pipelines.hooks import Watch
 from llava_tui.pipelines.settings import Settings
 from llava_tui.plan import DEMO, Case, Plan
+from llava_tui.units import counted
 
 if TYPE_CHECKING:
     from llava_tui.pipelines.generate import TimedLoop
@@ -268,9 +269,8 @@ class LlavaPipeline:
                     f"{source} has {clip.total} of the {case.frames} frames asked for: some are used more than once"
                 )
             if clip.replaced:
-                self._warn(
-                    f"{source}: {len(clip.replaced)} frames cannot be decoded; the nearest later one is used instead"
-                )
+                lost = counted(len(clip.replaced), "frame")
+                self._warn(f"{source}: {lost} cannot be decoded; the nearest later one is used instead")
             clips.append(clip)
         return clips
 

@@ -37,6 +37,7 @@ from llava_tui.pipelines.simulated_cost import (
 from llava_tui.pipelines.simulated_faults import Effects, FaultCourse
 from llava_tui.pipelines.simulated_gpu import GPUS, IDLE, Activity, SimulatedTelemetry
 from llava_tui.plan import DEMO, Case, Plan
+from llava_tui.units import counted
 
 MODEL = "llava-1.5-7b"
 TEMPLATE_TOKENS = 14
@@ -185,9 +186,10 @@ class SimulatedPipeline:
         if TOKENS_PER_FRAME * case.frames + text <= CONTEXT_LENGTH:
             return ""
         most = (CONTEXT_LENGTH - text) // TOKENS_PER_FRAME
-        mend = f"at most {most} frames fit" if most > 0 else "ask for fewer new tokens or a shorter prompt"
+        fit = f"{counted(most, 'frame')} {'fits' if most == 1 else 'fit'}"
+        mend = f"at most {fit}" if most > 0 else "ask for fewer new tokens or a shorter prompt"
         return (
-            f"{case.frames} frames × {TOKENS_PER_FRAME} + {text} text tokens overflow the context of "
+            f"{counted(case.frames, 'frame')} × {TOKENS_PER_FRAME} + {text} text tokens overflow the context of "
             f"{CONTEXT_LENGTH}; {mend}"
         )
 

@@ -49,7 +49,9 @@ def calibrate(folder: Path, plan: Plan, sessions: int, *, json_: bool) -> int:
     if json_:
         click.echo(msgspec.json.format(msgspec.json.encode(spreads.find(machine, model)), indent=2).decode())
         return 0
-    click.echo(f"\nA/A spread of {safe_text(model)} on {safe_text(machine)}: {sessions} sessions, {runs} runs")
+    click.echo(
+        f"\nA/A spread of {safe_text(model)} on {safe_text(machine)}: {sessions} sessions, {units.counted(runs, 'run')}"
+    )
     if views[0].header.provenance == "simulated":
         click.echo("SIMULATED: what the simulator's sessions differ by, not what hardware would")
     for key, value in spread.items():

@@ -44,7 +44,8 @@ def _how(one: Comparison) -> str:
     if one.method == "sessions":
         return f"Welch over sessions, n {n} a side; a claim takes ±{100 * one.delta:g} %"
     spread = f"A/A spread {units.percent(one.spread)}" if one.spread is not None else "no A/A spread stored"
-    return f"single session, n {n} runs, {spread}; a claim takes ±{100 * least_single(one.delta, one.spread):.3g} %"
+    least = 100 * least_single(one.delta, one.spread)
+    return f"single session, n {units.counted(n, 'run')}, {spread}; a claim takes ±{least:.3g} %"
 
 
 def _table(one: Comparison) -> list[str]:

@@ -85,12 +85,19 @@ def _seed(view: View) -> str:
 
 
 def _host(fact: Preflight) -> str:
-    load = "" if fact.load is None else f"load {fact.load:g} on {fact.cores} cores"
-    return " · ".join(filter(None, [load, f"governor {fact.governor}" if fact.governor else ""]))
+    """What no warning tells already."""
+    told = " ".join(fact.warnings)
+    parts = []
+    if fact.load is not None and "load average" not in told:
+        parts.append(f"load {fact.load:g} on {units.counted(fact.cores, 'core')}")
+    if fact.governor and "CPU governor" not in told:
+        parts.append(f"governor {fact.governor}")
+    return " · ".join(parts)
 
 
 def _gpu(gpu: GpuState) -> str:
     free = f"{units.size(gpu.memory_free)} of {units.size(gpu.memory_total)} free"
+    others = units.counted(len(gpu.foreign or ()), "other process", "other processes")
     facts = [
         f"GPU {gpu.gpu}" + (f" {gpu.name}" if gpu.name else ""),
         free if gpu.memory_free is not None else "",
@@ -98,7 +105,7 @@ def _gpu(gpu: GpuState) -> str:
         f"{gpu.sm_clock_mhz} MHz" if gpu.sm_clock_mhz is not None else "",
         f"limit {gpu.power_limit_mw / 1000:g} W" if gpu.power_limit_mw is not None else "",
         "throttled" if (gpu.throttle or 0) & THROTTLED else "",
-        "" if gpu.foreign is None else f"{len(gpu.foreign)} other processes" if gpu.foreign else "no other process",
+        "" if gpu.foreign is None else others if gpu.foreign else "no other process",
     ]
     return " · ".join(filter(None, facts))
 
@@ -109,7 +116,9 @@ def _no_gpu(fact: Preflight) -> list[str]:
 
 def _warm_up(fact: WarmUp) -> str:
     how = "steady" if fact.rule == "steady" else "not steady, the most there are"
-    return f"{fact.case}: {fact.runs} runs, {how}: the last three differ by {units.percent(fact.spread)}"
+    return (
+        f"{fact.case}: {units.counted(fact.runs, 'run')}, {how}: the last three differ by {units.percent(fact.spread)}"
+    )
 
 
 def _self_test(fact: SelfTest) -> str:
@@ -117,7 +126,7 @@ def _self_test(fact: SelfTest) -> str:
         return f"not tested: {fact.reason}" if fact.reason else ""
     over, low, high = (f"{value * 100:+.2f} %" for value in (fact.overhead, fact.low, fact.high))
     verdict = {"above": ": ABOVE 1 %", "unclear": ": above 1 %, or too noisy to tell"}.get(fact.verdict, "")
-    pairs = f"{len(fact.bare)} pairs of {fact.case}, the hooks on the model in both"
+    pairs = f"{units.counted(len(fact.bare), 'pair')} of {fact.case}, the hooks on the model in both"
     return f"costs {over} ({low} … {high} in {pairs}){verdict}"
 
 

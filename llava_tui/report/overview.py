@@ -78,7 +78,7 @@ def _head(info: SessionInfo, timeline: Timeline, view: View) -> list[str]:
         lines.append(f"  name     {safe_text(' '.join([info.notes.name, *('#' + tag for tag in info.notes.tags)]))}")
     model = view.model
     if model is not None:
-        parts = [model.name, f"{model.parameters:,} parameters", model.dtype, model.attention]
+        parts = [model.name, units.counted(model.parameters, "parameter"), model.dtype, model.attention]
         parts.append(model.device + (f" ({model.device_name})" if model.device_name else ""))
         lines.append("  model    " + " · ".join(safe_text(part) for part in parts if part))
     else:
@@ -87,13 +87,13 @@ def _head(info: SessionInfo, timeline: Timeline, view: View) -> list[str]:
     plan = header.plan
     inputs = ", ".join(safe_text(str(path)) for path in plan.get("inputs", ()))
     lines.append(f"  input    {inputs}")
-    lines.append(
-        f"  host     {safe_text(header.host.hostname)} · {safe_text(header.host.cpu)} · {header.host.cores} cores"
-    )
+    cores = units.counted(header.host.cores, "core")
+    lines.append(f"  host     {safe_text(header.host.hostname)} · {safe_text(header.host.cpu)} · {cores}")
     lines.append(f"  started  {header.created}   lasted {units.clock(info.duration_ns)}   runs {_runs(info)}")
     lines += facts.head(view)
     if timeline.corrupt:
-        lines.append(f"  warning  {timeline.corrupt} lines could not be read and were left out")
+        lost = units.counted(timeline.corrupt, "line")
+        lines.append(f"  warning  left out: {lost} that could not be read")
     return lines
 
 

@@ -20,6 +20,7 @@ from llava_tui import events
 from llava_tui.session import store
 from llava_tui.session.reader import HEADER, SessionError, safe_text
 from llava_tui.session.writer import StreamWriter, lock, write_atomically
+from llava_tui.units import counted
 
 KNOWN_STEPS = {1: ("frames", "1 frames"), 2: ("encode", "2 encode"), 3: ("generate", "3 generate")}
 """Numbered steps of the three-step profilers, by our names, so that they compare with sessions of ours."""
@@ -197,7 +198,7 @@ def _lacks(results: Results) -> list[str]:
     """What such a file cannot tell, a line each."""
     lines = ["imported: these times were not taken by llava-tui, and how they were taken is not known"]
     if results.averaged is not None:
-        runs = "one run" if results.averaged == 1 else f"{results.averaged} runs"
+        runs = counted(results.averaged, "run")
         lines.append(f"only averages of {runs} are there: no spread, no interval, no trend can be told")
     lines.append("no warm-up was kept apart: the first runs may be slower than the rest")
     if not results.totals:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from llava_tui.events import Answer, Command, Event
 from llava_tui.session.control import CommandReader
 from llava_tui.session.reader import safe_text
+from llava_tui.units import counted
 from llava_tui.worker.clock import Clock
 from llava_tui.worker.schedule import Schedule
 from llava_tui.worker.sink import StreamLost
@@ -156,7 +157,7 @@ class Control:
             return False, LAST_RUN
         self._schedule.extend(command.rounds)
         most = "at most " if self._schedule.open_ended else ""
-        return True, f"{command.rounds} more rounds: {most}{self._schedule.rounds} in all"
+        return True, f"{counted(command.rounds, 'more round')}: {most}{self._schedule.rounds} in all"
 
     def _case(self, command: Command) -> tuple[str, str]:
         """The case that is meant, or why there is none."""

@@ -22,6 +22,7 @@ from llava_tui.events import RunEnd, RunStart, SelfTest, StageTree, StateChange
 from llava_tui.pipelines.base import LOAD_STAGES, Pipeline, PipelineError
 from llava_tui.plan import Plan
 from llava_tui.session.reader import safe_text
+from llava_tui.units import counted
 from llava_tui.worker import preflight, selftest
 from llava_tui.worker.clock import BlindDeviceClock, Clock
 from llava_tui.worker.control import Control, LoadWatch
@@ -196,10 +197,8 @@ class Course:
             return "failed", named(self._runs.untrusted)
         if len(dropped) == len(self._schedule.cases):
             return "failed", named(dropped)
-        return (
-            "closed",
-            f"{len(dropped)} of {len(self._schedule.cases)} cases failed: {named(dropped)}" if dropped else "",
-        )
+        cases = counted(len(self._schedule.cases), "case")
+        return "closed", f"{len(dropped)} of {cases} failed: {named(dropped)}" if dropped else ""
 
     # --- loading -----------------------------------------------------------------------------------------------------
 
@@ -268,7 +267,7 @@ class Course:
         for warning in found.warnings:
             log.warning("%s", warning)
         if simulated or not self._plan.self_test:
-            why = "simulated: measuring takes no simulated time" if simulated else "left out, as asked"
+            why = "simulated: measuring takes no simulated time" if simulated else "the plan leaves it out"
             self._write(SelfTest(t=self._now(), reason=why))
 
     def _wait_while_paused(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from llava_tui.events import GpuProcess, GpuSample, GpuState, Preflight
-from llava_tui.units import size
+from llava_tui.units import counted, size
 from llava_tui.worker.facts import governor
 from llava_tui.worker.rules import HEAT_BITS, throttling
 from llava_tui.worker.vitals import Vitals
@@ -69,7 +69,8 @@ def _foreign(vitals: Vitals, gpu: int, loaded_from: int) -> list[GpuProcess] | N
 def _host_warnings(load: float, cores: int, governor: str) -> list[str]:
     found = []
     if load > cores:
-        found.append(f"load average was {load:.1f} on {cores} cores before loading: what else runs here disturbs times")
+        on = f"{load:.1f} on {counted(cores, 'core')}"
+        found.append(f"load average was {on} before loading: what else runs here disturbs times")
     if governor not in ("", "performance"):
         found.append(f"the CPU governor is {governor}: its clock changes with the load, and short steps with it")
     return found

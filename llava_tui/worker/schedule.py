@@ -12,6 +12,7 @@ from typing import Literal
 
 from llava_tui import events
 from llava_tui.plan import Case, Plan
+from llava_tui.units import counted
 from llava_tui.worker import selftest
 from llava_tui.worker.rules import (
     ROUNDS_LEAST,
@@ -222,10 +223,10 @@ class Schedule:
             told = self._rule[1]
         elif self.plan.rounds == "auto":
             within = f"±{self.plan.delta * 100:.3g} %"
-            told = f"auto: until every step's interval is within {within}, at most {count(self.rounds, 'round')}"
+            told = f"auto: until every step's interval is within {within}, at most {counted(self.rounds, 'round')}"
         else:
-            told = count(self.rounds, "round")
-        told += f" and {count(len(self._repeated), 'repeat')}" if self._repeated else ""
+            told = counted(self.rounds, "round")
+        told += f" and {counted(len(self._repeated), 'repeat')}" if self._repeated else ""
         return told + (f", {limit:g} s at most" if limit is not None and self._rule is None else "")
 
     def ended(self, t: int, stopped: str = "") -> events.Ended:
@@ -239,11 +240,11 @@ class Schedule:
         elif not self._taking_part():
             rule, text = "no case left", "every case failed or was left out"
         elif self.plan.rounds != "auto":
-            rule, text = "rounds", f"{count(self.rounds, 'round')}, as planned"
+            rule, text = "rounds", f"{counted(self.rounds, 'round')}, as planned"
         elif self._settled():  # By the last round that there may be.
             rule, text = "interval", self._settled_text()
         else:
-            rule, text = "cap", f"{count(self.rounds, 'round')}, the most there may be{self._open_text()}"
+            rule, text = "cap", f"{counted(self.rounds, 'round')}, the most there may be{self._open_text()}"
         if worst is None or not math.isfinite(worst.width):
             return events.Ended(t=t, rule=rule, text=text, rounds=self._complete())
         where = f"{worst.step} of {worst.case}, ±{worst.width * 100:.2g} %"
@@ -271,7 +272,7 @@ class Schedule:
     def _settled_text(self) -> str:
         within = f"±{self.plan.delta * 100:.3g} %"
         verdicts = " and every case has its verdict beside the first" if len(self._compared()) > 1 else ""
-        return f"every step's 95 % interval is within {within}{verdicts} after {count(self._begun, 'round')}"
+        return f"every step's 95 % interval is within {within}{verdicts} after {counted(self._begun, 'round')}"
 
     def _open_text(self) -> str:
         if (undecided := self._undecided()) is None:
@@ -351,7 +352,3 @@ def item_name(inputs: tuple[str, ...]) -> str:
 def run_seed(plan: Plan, run: int) -> int:
     """The seed of a run: the plan's seed and the run's number decide it."""
     return random.Random(f"{plan.seed}/{run}").getrandbits(31)
-
-
-def count(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == 1 else "s")

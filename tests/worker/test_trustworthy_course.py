@@ -102,7 +102,7 @@ def test_a_self_test_that_fails_says_so_and_the_session_goes_on(tmp_path, plan, 
     assert kinds(stream)[-2:] == ["measured"] * 2
 
 
-@pytest.mark.parametrize(("values", "words"), [({"pipeline": "llava"}, "as asked"), ({}, "simulated")])
+@pytest.mark.parametrize(("values", "words"), [({"pipeline": "llava"}, "the plan"), ({}, "simulated")])
 def test_no_self_test_says_why(tmp_path, plan, stream, values, words):
     course, _, _ = make_course(tmp_path, plan(**values, self_test=values == {}, new_tokens=[5]), stream)
     assert course.run() == 0
@@ -443,7 +443,7 @@ def test_load_is_that_of_the_time_before_loading(tmp_path, plan, stream, monkeyp
     assert found.load == round(cores / 4, 2)
     assert not [line for line in found.warnings if "load average" in line]
     busy = preflight.inspect(0, None, LOAD, cores * 2.0, simulated=False)
-    assert any(line.startswith(f"load average was {cores * 2:.1f} on {cores} cores before") for line in busy.warnings)
+    assert any(line.startswith(f"load average was {cores * 2:.1f} on {cores} core") for line in busy.warnings)
 
 
 def test_no_gpu_has_its_reason(tmp_path):
