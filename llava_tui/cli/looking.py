@@ -38,7 +38,7 @@ def attach(ctx: click.Context, session: str, fps: float, ascii_: bool, low_bandw
     "--at",
     metavar="TIME",
     callback=_moment,
-    help="Show it at that time, held: 12.5, 1:30, 1:02:03, or -5 from the end.",
+    help="Show it at that time, held: 12.5, 1:30, 1:02:03, -5 from the end.",
 )
 @click.option("--speed", type=click.FloatRange(0.25, 64), help="Play it that much faster, from --at or from the start.")
 @screen_options
