@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -14,13 +13,11 @@ from llava_tui.session.reader import safe_text
 from llava_tui.units import counted
 from llava_tui.worker.clock import Clock
 from llava_tui.worker.schedule import Schedule
-from llava_tui.worker.sink import StreamLost
 
 log = logging.getLogger(__name__)
 
 POLL_NS = 20_000_000
 """Control is looked at this often at most; far below the 200 ms in which an answer is promised."""
-SWITCH_S = 0.0005
 MOST_ROUNDS = 100_000
 
 LAST_RUN = "the profiled run has begun: nothing is measured after it"
@@ -31,7 +28,7 @@ Reply = tuple[bool, str]
 class Control:
     """Reads ``control.jsonl``, answers each command, and holds what they ask for until the course acts on it.
 
-    Any thread may poll; while the model loads it is a thread of its own, later the course itself.
+    Any thread may poll: the course itself, or a :class:`~llava_tui.worker.listener.Listener`.
     """
 
     def __init__(self, reader: CommandReader, write: Callable[[Event], None], clock: Clock, schedule: Schedule) -> None:
@@ -51,6 +48,10 @@ class Control:
         self._interrupt = ""
         self._corrupt = 0
         self._over = False
+        self._answered = 0
+        """Commands to come that have an answer already."""
+        self._untold = False
+        """Whether one of those has changed the schedule."""
 
     @property
     def ending(self) -> bool:
@@ -61,19 +62,35 @@ class Control:
         """A signal asks for the end, now. Only notes it: a signal handler may have cut into anything."""
         self._interrupt = reason
 
+    @property
+    def interrupted(self) -> bool:
+        """Whether a signal asks for the end."""
+        return bool(self._interrupt)
+
     def finish(self) -> None:
         """The last look: nothing is accepted any more."""
         self._over = True
-        self._looked = 0
-        self.poll()
+        self.look()
 
     def poll(self) -> None:
         """Answers what has come in, if it is time to look again. About 0.1 µs where it is not, 2 µs where it is."""
-        now = time.monotonic_ns()
-        if now - self._looked < POLL_NS:
-            return
+        if time.monotonic_ns() - self._looked >= POLL_NS:
+            self.look()
+
+    def replay(self, count: int) -> None:
+        """The first ``count`` commands have their answers: what they ask for holds, and only the schedule is told, if
+        it is another one now. Then answers what else has come in."""
+        self._answered = count
+        self.look()
+        self._answered = 0
+        if self._untold:
+            self._untold = False
+            self._write(self._schedule.event(self._clock.now()))
+
+    def look(self) -> None:
+        """Answers what has come in."""
         with self._lock:
-            self._looked = now
+            self._looked = time.monotonic_ns()
             if self._interrupt and not self.stop_now:
                 self.stop_now = self._interrupt
             for command in self._reader.read():
@@ -101,11 +118,16 @@ class Control:
             accepted, text = False, "the session is ending"
         else:
             accepted, text = handle(command)
+        changed = accepted and command.verb in ("skip", "repeat", "extend")
+        if self._answered > 0:
+            self._answered -= 1
+            self._untold |= changed
+            return
         author = safe_text(command.author, 200)
         verb = safe_text(command.verb, 40)
         now = self._clock.now()
         self._write(Answer(t=now, id=command.id, verb=verb, accepted=accepted, text=text, author=author))
-        if accepted and command.verb in ("skip", "repeat", "extend"):
+        if changed:
             self._write(self._schedule.event(now))
 
     # --- one method a verb -------------------------------------------------------------------------------------------
@@ -171,37 +193,3 @@ class Control:
         if case in self._schedule.skipped:
             return case, f"{case} is left out already"
         return case, ""
-
-
-class LoadWatch:
-    """Hears control while the model loads, which may take minutes and never looks up: a thread that ends before the
-    first timed run. ``on_stop`` is called from it when the session is to end now."""
-
-    def __init__(self, control: Control, on_stop: Callable[[], None]) -> None:
-        self._control = control
-        self._on_stop = on_stop
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="load-watch", daemon=True)
-        self._interval = sys.getswitchinterval()
-
-    def __enter__(self) -> LoadWatch:
-        # Reading one command takes a dozen system calls, and after each the interpreter lock must be had back from an
-        # import that does not let go by itself: at the default of 5 ms they add up to what an answer may take.
-        sys.setswitchinterval(SWITCH_S)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._done.set()
-        self._thread.join()
-        sys.setswitchinterval(self._interval)
-
-    def _watch(self) -> None:
-        while not self._done.wait(POLL_NS / 1e9):
-            try:
-                self._control.poll()
-            except StreamLost:
-                return  # The sink remembers, and the course asks it.
-            if self._control.stop_now:
-                self._on_stop()
-                return

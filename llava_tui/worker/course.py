@@ -25,10 +25,12 @@ from llava_tui.session.reader import safe_text
 from llava_tui.units import counted
 from llava_tui.worker import preflight, selftest
 from llava_tui.worker.clock import BlindDeviceClock, Clock
-from llava_tui.worker.control import Control, LoadWatch
+from llava_tui.worker.control import Control
 from llava_tui.worker.cooling import Cooling
 from llava_tui.worker.journal import Journal
+from llava_tui.worker.listener import Listener, hearing
 from llava_tui.worker.outcome import REASON_LIMIT, failure, named
+from llava_tui.worker.porter import Porter
 from llava_tui.worker.recorder import Recorder
 from llava_tui.worker.runs import DeviceLost, Runs
 from llava_tui.worker.schedule import Planned, Schedule
@@ -69,6 +71,7 @@ class Course:
 
     ``open_pipeline`` is called when control is heard already; it may raise :class:`PipelineError` or ``ImportError``.
     ``vitals`` are the readings of whoever watches the machine, ``folder`` takes what does not go into a stream.
+    ``call_porter`` forks whoever answers while the model loads; without it a thread does.
     """
 
     def __init__(
@@ -83,6 +86,7 @@ class Course:
         end_process: Callable[[int], None] = os._exit,
         vitals: Vitals | None = None,
         folder: Path | None = None,
+        call_porter: Callable[[], Porter] | None = None,
     ) -> None:
         self._journal = journal = Journal(sink, clock, schedule)
         cooling = Cooling(vitals, clock) if vitals is not None and plan.cool_down else None
@@ -96,6 +100,7 @@ class Course:
         self._telemetry = telemetry
         self._end_process = end_process
         self._vitals = vitals
+        self._call_porter = call_porter
         self._loading = 0
         self._loaded_from = 0
         self._load_before = 0.0
@@ -131,15 +136,17 @@ class Course:
         with contextlib.suppress(StreamLost):
             self._enter("closing")
             self._control.finish()
-        try:
-            if self._pipeline is not None:
-                self._pipeline.close()
-        except Exception:
-            log.warning("closing the model failed", exc_info=True)
-        self._telemetry.end()
+        with hearing(self._control):
+            try:
+                if self._pipeline is not None:
+                    self._pipeline.close()
+            except Exception:
+                log.warning("closing the model failed", exc_info=True)
+            self._telemetry.end()
         if self._sink.lost and final != "failed":
             final, reason = "failed", self._sink.lost
         try:
+            self._control.look()
             self._enter(final, reason)
             self._sink.sync()
         except StreamLost as lost:  # The last word itself did not fit; into the reserve it does.
@@ -152,7 +159,7 @@ class Course:
         self._enter("starting")
         self._load_before = os.getloadavg()[0]
         self._write(self._schedule.event(self._now()))
-        with LoadWatch(self._control, self._stop_while_loading):
+        with Listener(self._control, self._stop_while_loading, self._call_porter) as listener:
             self._telemetry.start()
             try:
                 self._pipeline = pipeline = self._open_pipeline()
@@ -161,7 +168,10 @@ class Course:
             if problem := self._load(pipeline):
                 return "failed", problem
             self._enter("preflight")
-            self._preflight(pipeline)
+            refused = self._preflight(pipeline)
+        if listener.lost:
+            raise StreamLost(listener.lost)
+        self._leave_out(refused)
         while True:
             self._telemetry.watch()
             self._sink.require()
@@ -237,9 +247,11 @@ class Course:
         return ""
 
     def _stop_while_loading(self) -> None:
-        """Called from the watching thread. Nothing is measured yet and libraries do not let themselves be
+        """Called from the listening thread. Nothing is measured yet and libraries do not let themselves be
         interrupted, so the process ends here."""
         reason = self._control.stop_now
+        with contextlib.suppress(StreamLost):
+            self._control.finish()
         with self._last_word, contextlib.suppress(StreamLost):
             now = self._now()
             if start := self._loading:
@@ -248,13 +260,9 @@ class Course:
             self._sink.sync()
             self._end_process(0)
 
-    def _preflight(self, pipeline: Pipeline) -> None:
-        for case in list(self._schedule.active):
-            if problem := pipeline.check_case(case):
-                log.error("%s is left out: %s", case.id, problem)
-                self._schedule.drop(case.id, problem)
-        if self._schedule.dropped:
-            self._journal.tell_schedule()
+    def _preflight(self, pipeline: Pipeline) -> dict[str, str]:
+        """What the machine is like, and which cases cannot run, and why."""
+        refused = {case.id: problem for case in self._schedule.active if (problem := pipeline.check_case(case))}
         if self._vitals is not None:
             deadline = time.monotonic() + TELEMETRY_WAIT_S
             self._vitals.read()
@@ -269,6 +277,15 @@ class Course:
         if simulated or not self._plan.self_test:
             why = "simulated: measuring takes no simulated time" if simulated else "the plan leaves it out"
             self._write(SelfTest(t=self._now(), reason=why))
+        return refused
+
+    def _leave_out(self, refused: dict[str, str]) -> None:
+        """Once the porter is relieved: until then the schedule here is to stay as it was where they parted."""
+        for case, problem in refused.items():
+            log.error("%s is left out: %s", case, problem)
+            self._schedule.drop(case, problem)
+        if refused:
+            self._journal.tell_schedule()
 
     def _wait_while_paused(self) -> None:
         """Between runs: hears control, and stays while the session is paused."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import logging
 import os
 import signal
@@ -26,6 +27,7 @@ from llava_tui.worker.clock import Clock, HostClock, SimulatedClock
 from llava_tui.worker.control import Control
 from llava_tui.worker.course import Course, Telemetry
 from llava_tui.worker.facts import header
+from llava_tui.worker.porter import Porter
 from llava_tui.worker.schedule import Schedule
 from llava_tui.worker.sink import EventSink, LogEvents, StreamLost, loss
 from llava_tui.worker.vitals import Vitals
@@ -74,12 +76,25 @@ def record(folder: Path, plan: Plan, clock: Clock, sink: EventSink, control: Con
     """The session itself, in a folder whose lock is held and whose header is written. Returns the exit code."""
     open_pipeline: Callable[[], Pipeline]
     telemetry: Telemetry
+    call_porter: Callable[[], Porter] | None = None
     if isinstance(clock, SimulatedClock):
         telemetry, open_pipeline = _simulated(folder, plan, clock)
     else:
         telemetry, open_pipeline = Sampler(folder, plan.sample_hz), lambda: _llava(plan)
+        call_porter = functools.partial(Porter, folder, clock, schedule)
     vitals = Vitals(folder / "telemetry.jsonl")
-    course = Course(plan, open_pipeline, sink, clock, control, schedule, telemetry, vitals=vitals, folder=folder)
+    course = Course(
+        plan,
+        open_pipeline,
+        sink,
+        clock,
+        control,
+        schedule,
+        telemetry,
+        vitals=vitals,
+        folder=folder,
+        call_porter=call_porter,
+    )
     code = course.run()
     try:
         write_atomically(folder / "summary.json", course.summary.document(course.state, course.reason))

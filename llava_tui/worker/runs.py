@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from llava_tui.worker import selftest
 from llava_tui.worker.control import Control
 from llava_tui.worker.cooling import Cooling
 from llava_tui.worker.journal import Journal
+from llava_tui.worker.listener import hearing
 from llava_tui.worker.memory import allocator_peaks, release
 from llava_tui.worker.outcome import Untrusted, difference, failure
 from llava_tui.worker.recorder import BareProbe, Recorder, Spans
@@ -202,15 +204,18 @@ class Runs:
         problem, spans = "the run did not come to its end", None
         try:
             scope = Microscope(self._device)
-            with scope:
-                spans = self._measure(
-                    planned,
-                    recorder,
-                    lambda probe: pipeline.run(case, inputs, seed, scope.probe(probe, pipeline.stages)),
-                )
-            if spans is not None:
-                self._journal.write(scope.report(self._journal.now(), run, case.id, spans, self._folder))
-                return
+            with contextlib.ExitStack() as heard:
+                with scope:
+                    spans = self._measure(
+                        planned,
+                        recorder,
+                        lambda probe: pipeline.run(case, inputs, seed, scope.probe(probe, pipeline.stages)),
+                    )
+                    # The run is over; making something of what the profiler saw takes seconds.
+                    heard.enter_context(hearing(self._control))
+                if spans is not None:
+                    self._journal.write(scope.report(self._journal.now(), run, case.id, spans, self._folder))
+                    return
         except StreamLost:
             raise
         except Exception as error:  # noqa: BLE001 - the profiler is not ours, and the session is complete without it
@@ -236,7 +241,8 @@ class Runs:
             result = pipeline.run(case, inputs, seed, probe)
             self._trust(case, result)
             own = self._own_ids[case.id] = result.token_ids
-        reference = pipeline.reference(case, inputs, probe)
+        with hearing(self._control):  # The first token takes a whole prefill, and nothing of ours is on the model.
+            reference = pipeline.reference(case, inputs, probe)
         if reference is None:
             return RunResult([], [], facts={"cross_check": "nothing to check against"})
         if reference != own:

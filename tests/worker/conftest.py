@@ -82,6 +82,12 @@ def plan() -> Callable[..., Plan]:
 
 
 @pytest.fixture
+def follow() -> Callable[[Path, subprocess.Popen[bytes]], Live]:
+    """Follows a worker that was started in another way."""
+    return Live
+
+
+@pytest.fixture
 def start(tmp_path: Path, plan: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Live]]:
     """Launches a worker on a plan of those values (simulated, as fast as possible, counts fixed); ends what is left at
     the end."""
