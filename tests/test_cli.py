@@ -39,6 +39,7 @@ def test_a_headless_run_says_what_happens_and_keeps_it(cli: Cli, sessions: Path)
     assert [(entry["status"], entry["name"], entry["provenance"]) for entry in listed] == [
         ("finished", "first", "simulated")
     ]
+    assert next(line for line in cli("list").stdout.splitlines() if "■" in line).endswith("SIMULATED  first #a")
     shown = json.loads(cli("show", "@latest", "--json").stdout)
     assert [(case["case"], case["n"]) for case in shown["cases"]] == [("f1-b1-n16", 6), ("f2-b1-n16", 6)]
     for case in shown["cases"]:
@@ -66,6 +67,18 @@ def test_what_ended_a_run_is_said_and_shown(cli: Cli) -> None:
     assert [case["n"] for case in shown["cases"]] == [facts["ended"]["rounds"]] * 2
     text = cli("show", "@latest").stdout
     assert f"rounds   {facts['ended']['text']}" in text
+
+
+def test_a_run_of_nothing_in_particular_says_that_it_is_the_demos(cli: Cli, tmp_path: Path) -> None:
+    """The plan is refused for its frames, so nothing is loaded; what it would have run on is said before."""
+    wrong = ("--frames", "100")
+    model = "llava-tui: the demo model (--model names another)"
+    clip = "the demo clip (--input names another)"
+    assert cli("run", *wrong).stderr.splitlines()[0] == f"{model} on {clip}"
+    assert cli("run", *wrong, "--model", "demo").stderr.splitlines()[0] == f"llava-tui: {clip}"
+    plan = tmp_path / "plan.toml"
+    plan.write_text('model = "demo"\ninputs = ["demo"]\n')
+    assert "names another" not in cli("run", str(plan), *wrong).stderr
 
 
 def test_a_sessions_plan_runs_again(cli: Cli, sessions: Path, recorded: Path) -> None:
@@ -139,7 +152,12 @@ def test_a_newer_schema_is_refused_and_listed_with_the_reason(cli: Cli, recorded
     assert "99" in done.stderr
     listed = cli("list")
     assert listed.returncode == 0
-    assert recorded.name in listed.stdout
+    line = next(line for line in listed.stdout.splitlines() if recorded.name in line)
+    assert line.split()[2] == "unreadable"
+    assert "99" in line
+    (entry,) = json.loads(cli("list", "--json").stdout)
+    assert entry["status"] == "unreadable"
+    assert "99" in entry["problem"]
 
 
 @pytest.mark.parametrize("verb", [("list",), ("show", "@latest"), ("list", "--json"), ("models",), ("--help",)])

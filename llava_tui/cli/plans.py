@@ -78,6 +78,10 @@ _OPTIONS = (
 )
 
 
+_DEMO = {"model": "the demo model (--model names another)", "inputs": "the demo clip (--input names another)"}
+"""What is run where nobody says."""
+
+
 def plan_options(command: Any) -> Any:
     """Adds an option for each field of a plan to a command."""
     for option in reversed(_OPTIONS):
@@ -88,7 +92,8 @@ def plan_options(command: Any) -> Any:
 def read_plan(
     ctx: click.Context, plan_file: Path | None, from_: str | None, options: dict[str, Any], **defaults: Any
 ) -> Any:
-    """The plan of a file or a session, where one is given, with what the options say over it.
+    """The plan of a file or a session, where one is given, with what the options say over it. Where nobody says which
+    model, or on what, that is told on stderr.
 
     Raises :class:`llava_tui.plan.PlanError` for a plan that cannot be.
     """
@@ -99,4 +104,8 @@ def read_plan(
         raise PlanError("give PLAN.toml or --from SESSION, not both")
     values = read_file(plan_file) if plan_file else read_header(find(ctx, from_)).plan if from_ else {}
     given = {name: value for name, value in options.items() if value not in (None, ())}
-    return from_dict(defaults | dict(values) | given)
+    plan = from_dict(defaults | dict(values) | given)
+    unsaid = [words for name, words in _DEMO.items() if name not in {*values, *given}]
+    if unsaid and plan.pipeline != "simulated":
+        click.echo("llava-tui: " + " on ".join(unsaid), err=True)
+    return plan

@@ -12,6 +12,8 @@ from llava_tui.models import ModelEntry
 from llava_tui.session.reader import safe_text
 from llava_tui.session.store import SessionInfo
 
+UNREADABLE = "unreadable"
+"""Instead of a status, of a session whose header cannot be read: ``problem`` says why."""
 MARKS = {"running": "●", "paused": "‖", "finished": "■", "stopped": "□", "failed": "✗", "interrupted": "▲"}
 
 
@@ -20,16 +22,18 @@ def as_text(sessions: Sequence[SessionInfo], folder: Path) -> str:
     if not sessions:
         return f"no sessions in {folder}"
     width = max(len(session.id) for session in sessions)
-    lines = [f"  {'session':<{width}}  {'status':<12}{'runs':>9}  {'length':>8}  model"]
+    lines = [f"  {'session':<{width}}  {'status':<12}{'runs':>9}  {'length':>8}  model, name"]
     for session in sessions:
         if session.problem or session.header is None:
-            lines.append(f"? {session.id:<{width}}  {safe_text(session.problem)}")
+            lines.append(f"? {session.id:<{width}}  {UNREADABLE:<12}{safe_text(session.problem)}")
             continue
         runs = f"{session.runs_done}/{session.runs_planned}" if session.runs_planned else str(session.runs_done)
         simulated = "  SIMULATED" if session.header.provenance == "simulated" else ""
+        said = " ".join([*session.notes.name.split(), *(f"#{tag}" for tag in session.notes.tags)])
         lines.append(
             f"{MARKS.get(session.status, ' ')} {session.id:<{width}}  {session.status:<12}{runs:>9}  "
             f"{units.clock(session.duration_ns):>8}  {safe_text(Path(session.header.model).name)}{simulated}"
+            + (f"  {said}" if said else "")
         )
     return "\n".join(lines)
 
@@ -40,7 +44,7 @@ def as_json(sessions: Sequence[SessionInfo]) -> str:
         {
             "id": session.id,
             "path": str(session.path),
-            "status": session.status,
+            "status": UNREADABLE if session.problem else session.status,
             "reason": session.reason,
             "problem": session.problem,
             "duration_ns": session.duration_ns,

@@ -296,7 +296,7 @@ def test_the_run_in_progress_grows_towards_what_a_run_takes(timeline: Timeline) 
 
 def test_the_heading_says_what_runs_on_what(timeline: Timeline) -> None:
     line = lines_of("heading", timeline.at(LOADING + 3 * WALL), 120, 1)[0]
-    assert line.startswith(" ● LIVE  llava  · cuda:0 · bf16 · sdpa  run 2/8  ETA 00:1")
+    assert line.startswith(" ● LIVE  llava  · cuda:0 · bfloat16 · sdpa  run 2/8  ETA 00:1")
     assert "clip.mp4" in line
 
 

@@ -69,7 +69,7 @@ def commands(path: Path) -> list[events.Command]:
 
 async def test_a_finished_session_is_shown_at_its_end_and_offers_no_control(finished: Path) -> None:
     async with monitor(finished) as shown:
-        assert shown.part("heading").startswith(" ■ FINISHED  llava  · cuda:0 · bf16 · sdpa  run 8/8")
+        assert shown.part("heading").startswith(" ■ FINISHED  llava  · cuda:0 · bfloat16 · sdpa  run 8/8")
         assert "2 encode" in shown.part("steps")
         assert "GPU 0 H100" in shown.part("gauges")
         assert "A street, seen from above." in shown.part("output")
@@ -79,6 +79,15 @@ async def test_a_finished_session_is_shown_at_its_end_and_offers_no_control(fini
         assert commands(finished) == []
         await shown.pilot.press("q")
     assert shown.app.last_words == ""
+
+
+async def test_on_the_smallest_screen_there_are_the_steps_and_the_way_out(finished: Path) -> None:
+    async with monitor(finished, (20, 5)) as shown:
+        await shown.until(lambda: "generate" in shown.part("steps"))
+        lines = shown.everything().splitlines()
+        assert lines[0].startswith(" ■ FINISHED")
+        assert [line.split()[:2] for line in lines[1:4]] == [["1", "frames"], ["2", "encode"], ["3", "generate"]]
+        assert lines[4].split()[:2] == ["q", "quit"]
 
 
 async def test_a_live_session_is_followed_while_it_grows(live: Callable[..., Recording]) -> None:

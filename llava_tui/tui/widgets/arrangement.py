@@ -37,8 +37,9 @@ def arrange(width: int, height: int, wants: Wants) -> dict[str, int]:
 
     # What matters most comes first.
     grow("heading", 1)
-    grow("steps", 1 + wants.top_steps)
+    grow("steps", wants.top_steps)
     grow("footer", 1)
+    grow("steps", 1 + wants.top_steps)
     grow("gauges", 1)
     grow("transport", 1)
     grow("strips", 1)

@@ -28,7 +28,7 @@ def heading_key(view: View, look: Look) -> object:
 
 
 def draw_heading(view: View, look: Look, width: int, height: int) -> list[Line]:
-    """``● LIVE  llava-1.5-7b  · cuda:0 · bf16 · sdpa  run 43/120  ETA 02:11  round 7/20  frames 4  demo.mp4``;
+    """``● LIVE  llava-1.5-7b  · cuda:0 · bfloat16 · sdpa  run 43/120  ETA 02:11  round 7/20  frames 4  demo.mp4``;
     ``● LIVE −0:42`` behind what is happening now."""
     mark, word, style = MARKS.get(look.status, ("●", look.status.upper(), "strong"))
     condition: Line = [(f" {mark} {word}", style)]
@@ -99,14 +99,13 @@ def model_name(view: View) -> str:
 
 
 def model_facts(view: View) -> str:
-    """``cuda:0 · bf16 · sdpa``."""
+    """``cuda:0 · bfloat16 · sdpa``."""
     model = view.model
     if model is None:
         return ""
-    short = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
     # "sdpa (flash, math)": which backends there are has its place elsewhere.
     attention = model.attention.split("(")[0].split(":")[0].strip()
-    facts = dict.fromkeys((model.device, short.get(model.dtype, model.dtype), attention))
+    facts = dict.fromkeys((model.device, model.dtype, attention))
     return " · ".join(fact for fact in facts if fact)
 
 

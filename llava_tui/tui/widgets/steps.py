@@ -88,7 +88,9 @@ def draw_steps(view: View, look: Look, width: int, height: int) -> list[Line]:
         running = ""  # another case is running than the one whose table was chosen
     marks = [_mark(row, running) for row in rows]
     marks += [(" ", TEXT)] * (len(lines) - len(marks))
-    return [heading, *([mark, *line] for mark, line in zip(marks, lines, strict=False))][:height]
+    body = [[mark, *line] for mark, line in zip(marks, lines, strict=False)]
+    steps = sum(row.depth == 0 and row.path != UNACCOUNTED for row in rows)
+    return body[:height] if height <= steps else [heading, *body][:height]
 
 
 def shown_rows(table: StepTable, height: int) -> list[StepRow]:
