@@ -17,9 +17,9 @@ class Replaying(WatchingScreen):
         """Shows the session as it was at ``t`` (ns), or at the end that is nearest."""
         if self.transport is None:
             return
-        self.transport.seek(t)
         if self.transport.loop == "run":
-            self._take_run()
+            self._take_run(t)
+        self.transport.seek(t)
         self.redraw()
 
     def do_play(self) -> None:
@@ -180,20 +180,20 @@ class Replaying(WatchingScreen):
         """Play this run again and again; then the whole session; then once."""
         if self.transport is None:
             return
-        loop = self.transport.loop
+        loop, t = self.transport.loop, self.transport.now()
         if loop == "session":
             self.transport.loop_over("")
         else:
-            self.transport.loop_over("run" if not loop and self._take_run() else "session")
+            self.transport.loop_over("run" if not loop and self._take_run(t) else "session")
         self.redraw()
 
-    def _take_run(self) -> bool:
-        """A loop is of the run that is shown; whether there is one."""
+    def _take_run(self, t: int) -> bool:
+        """A loop is of the run that is shown at ``t``; whether there is one."""
         from llava_tui.tui.jumps import run_around
 
         if self.timeline is None or self.transport is None:
             return False
-        run = run_around(self.timeline, self.transport.now(), self.transport.edge)
+        run = run_around(self.timeline, t, self.transport.edge)
         if run is not None:
             self.transport.run = run
         return run is not None
