@@ -111,6 +111,8 @@ ACTIONS: tuple[Action, ...] = (
     Action("sessions", ("b",), "sessions", "Browse the sessions.", _GO, ("monitor", "compare", "analysis"), priority=43),
     Action("escape", ("escape",), "back", "Back to the screen before.", _GO, SCREENS, priority=20),
     Action("theme", ("ctrl+t",), "light/dark", "Dark, light, or the terminal's own colours.", _GO, SCREENS, priority=1),
+    Action("redraw", ("ctrl+l",), "redraw", "Draw the whole screen again, when something else has written over it.", _GO, SCREENS),
+    Action("suspend", ("ctrl+z",), "suspend", "Back to the shell for a while: fg comes back. The run goes on.", _GO, SCREENS),
     Action("detach", ("d",), "detach", "Leave; the run goes on.", _GO, MONITOR, "live", 42),
     Action("quit", ("q", "ctrl+q"), "quit", "Leave. A live run goes on: this detaches from it.", _GO, READING, priority=90),
     Action("leave", ("ctrl+q",), "quit", "Leave; nothing is started.", _GO, ("new-run",), priority=30),

@@ -151,6 +151,19 @@ class LlavaTui(App[None]):
 
     do_keys = do_help
 
+    def on_mount(self) -> None:
+        """Back from the shell nothing is shown of what was there, and Textual would paint only what changes."""
+        self.app_resume_signal.subscribe(self, lambda _: self.do_redraw())
+
+    def do_redraw(self) -> None:
+        """Every cell, whether it changed or not."""
+        whole = self.screen._compositor.render_update(full=True, screen_stack=self._background_screens)
+        self._display(self.screen, whole)
+
+    def do_suspend(self) -> None:
+        """Stops this process, as ctrl+z does elsewhere."""
+        self.action_suspend_process()
+
     def do_quit(self) -> None:
         """Leaves."""
         self.exit()

@@ -24,6 +24,9 @@ def require() -> None:
     reads the one and draws on the other. In a browser there is none, and none is needed."""
     if in_browser():
         return
+    for name in ("COLUMNS", "LINES"):
+        # Exported by a shell or by readline they would be believed, and resizing the window would change nothing.
+        os.environ.pop(name, None)
     for name, stream in (("input", sys.__stdin__), ("error", sys.__stderr__)):
         if stream is None or not stream.isatty():
             from llava_tui.session.reader import SessionError
