@@ -33,6 +33,7 @@ _COLOURS: dict[str, tuple[str, str, str]] = {
     "live": ("bold #87d787", "bold #005f00", "bold green"),
     "track": ("#4e4e4e", "#b2b2b2", "bright_black"),
     "memory": ("#af87ff", "#5f00af", "magenta"),
+    "power": ("#d7af87", "#875f5f", "yellow"),
     "step1": ("#5fd7af", "#00875f", "cyan"),
     "step2": ("#ffd787", "#875f00", "yellow"),
     "step3": ("#87afff", "#005fd7", "blue"),

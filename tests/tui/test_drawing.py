@@ -14,7 +14,7 @@ from screen_sessions import GIB, LOADING, MS, WALL, Recording, S, course, record
 
 from llava_tui import events
 from llava_tui.session.timeline import Timeline, View
-from llava_tui.tui.widgets import axis, cells, runbar, strips
+from llava_tui.tui.widgets import cells, runbar
 from llava_tui.tui.widgets import course as runs_course
 from llava_tui.tui.widgets.arrangement import PARTS, Wants, arrange
 from llava_tui.tui.widgets.look import Look
@@ -143,81 +143,6 @@ def test_a_run_that_ended_before_anything_ran_took_no_time_that_could_be_told(tm
     assert lines_of("run", view, 80, 1)[0].split()[-1] == "—"
 
 
-# --- strips, ribbon, axis -------------------------------------------------------------------------------------------
-
-
-def test_the_ribbon_says_which_step_ran_beneath_the_samples(timeline: Timeline) -> None:
-    look = Look()
-    lines = lines_of("strips", timeline.at(LOADING + 5), 80, 4, look)
-    assert lines[2][7:15] == "LLLLLL1 "
-    view = timeline.at(LOADING + 2 * WALL)
-    window = axis.axis_of(view, 64, look.wall(view))
-    steps_run = axis.ribbon(runs_course.step_spans(view, window.start), window)
-    at = (LOADING + 200 * MS - window.start) // window.cell
-    assert steps_run[at] == 1  # 200 ms after its start a run is in step 2
-    assert steps_run[(LOADING + 1500 * MS - window.start) // window.cell] == 2
-
-
-def test_the_run_in_progress_is_on_the_ribbon_by_its_hints(timeline: Timeline) -> None:
-    view = timeline.at(LOADING + 1200 * MS)
-    spans = runs_course.step_spans(view, 0)
-    assert spans.codes.tolist() == [-1, 0, 1, 2]
-    assert spans.ends[-1] == view.t
-
-
-def test_the_window_moves_by_pages(timeline: Timeline) -> None:
-    look, starts = Look(), set()
-    for t in range(0, timeline.end, 200 * MS):
-        view = timeline.at(t)
-        window = axis.axis_of(view, 20, 2 * S)
-        assert window.start <= t < window.end
-        starts.add(window.start)
-    assert all((start - timeline.start) % (window.cell * 5) == 0 for start in starts)
-    assert look.brisk(timeline.now()) is False
-
-
-def test_nothing_is_drawn_after_now(timeline: Timeline) -> None:
-    view = timeline.at(2 * S)
-    window = axis.axis_of(view, 100, None)
-    for line in lines_of("strips", view, 100 + strips.LABEL + strips.FIGURE, 3):
-        assert line[strips.LABEL + window.filled : -strips.FIGURE].strip() == ""
-
-
-def test_times_stand_under_the_axis() -> None:
-    window = axis.Axis(start=0, cell=S, width=60, now=0)
-    assert axis.ruler(window, 0) == "╵00:00              ╵00:20              ╵00:40              "
-
-
-def test_a_ribbon_cell_shows_what_ran_for_most_of_it() -> None:
-    import numpy as np
-
-    spans = runs_course.Spans(np.array([0, 4, 30]), np.array([4, 10, 31]), np.array([0, 1, 2]))
-    window = axis.Axis(start=0, cell=10, width=5, now=39)
-    assert axis.ribbon(spans, window) == [1, None, None, 2]
-
-
-@given(
-    st.lists(st.tuples(st.integers(0, 1000), st.integers(0, 300), st.integers(-1, 5)), max_size=30),
-    st.integers(0, 1000),
-    st.integers(1, 100),
-    st.integers(1, 60),
-)
-def test_a_ribbon_has_a_cell_for_every_moment_until_now(
-    spans: list[tuple[int, int, int]], start: int, cell: int, width: int
-) -> None:
-    import numpy as np
-
-    spans.sort()
-    starts = np.array([s for s, _, _ in spans], np.int64)
-    ends = np.array([s + d for s, d, _ in spans], np.int64)
-    ends[:-1] = np.minimum(ends[:-1], starts[1:])
-    codes = np.array([c for _, _, c in spans], np.int64)
-    window = axis.Axis(start, cell, width, now=1000)
-    drawn = axis.ribbon(runs_course.Spans(starts, ends, codes), window)
-    assert len(drawn) == window.filled
-    assert set(drawn) <= {None, *codes.tolist()}
-
-
 # --- gauges ---------------------------------------------------------------------------------------------------------
 
 
@@ -249,9 +174,10 @@ def test_a_missing_figure_has_its_reason_and_a_lost_gpu_says_so(live: Callable[.
     recording.write_until(20)
     timeline = Timeline.open(recording.path)
     line = lines_of("gauges", timeline.at(5), 120, 1)[0]
-    assert "util     —" in line
-    assert "— util: not available under MIG" in line
+    assert line.startswith(" GPU 0 A100  — util: not available under MIG  mem   1.0/40.0 GiB")
     assert "too old" not in line
+    narrow = lines_of("gauges", timeline.at(5), 60, 1)[0]
+    assert "— util: not available under MIG" in narrow, "the reason is the last thing to go"
     assert lines_of("gauges", timeline.at(10), 120, 1)[0].rstrip() == " GPU 0 A100  ✗ GPU is lost"
 
 
@@ -422,7 +348,7 @@ def test_equal_keys_give_equal_drawings(timeline: Timeline) -> None:
     for t in range(0, timeline.end, 130 * MS):
         view = timeline.at(t)
         for part, (_, key) in PANELS.items():
-            if part in ("run", "strips", "steps"):
+            if part in ("run", "steps"):
                 continue  # these follow the time in steps finer than can be seen
             now = (key(view, look), lines_of(part, view, 110, 12, look))
             if part in before and before[part][0] == now[0]:

@@ -59,33 +59,50 @@ def test_nice_numbers_are_1_2_5() -> None:
 def test_samples_are_folded_onto_an_even_grid_and_held() -> None:
     at = np.array([0, 5, 12, 50], dtype=np.int64)
     values = np.array([1.0, 3.0, 2.0, 9.0])
-    assert plots.fold(at, values, 0, 10, 4, "max", 20).tolist()[:3] == [3.0, 2.0, 2.0]
-    assert plots.fold(at, values, 0, 10, 4, "mean", 20).tolist()[:2] == [2.0, 2.0]
+    levels, own = plots.fold(at, values, 0, 10, 5, "max", 20)
+    assert levels.tolist()[:4] == [3.0, 2.0, 2.0, 2.0]
     # 12 is held for 20: up to 32, so the slot at 30 still has it, and one at 40 has not.
-    assert plots.fold(at, values, 0, 10, 4, "max", 20)[3] == 2.0
-    assert math.isnan(plots.fold(at, values, 0, 10, 5, "max", 20)[4])
-    assert plots.fold(at, values, 20, 10, 1, "max", 20).tolist() == [2.0]
+    assert math.isnan(levels[4])
+    assert own.tolist() == [True, True, False, False, False]
+    assert plots.fold(at, values, 0, 10, 4, "mean", 20)[0].tolist()[:2] == [2.0, 2.0]
+    assert plots.fold(at, values, 20, 10, 1, "max", 20)[0].tolist() == [2.0]
+
+
+def test_what_is_held_is_told_from_a_reading() -> None:
+    """At a deep zoom there is a reading every twenty cells: between them nothing was read, so nothing is filled."""
+    assert plots.strip([0.5, 0.5, 1.0, 1.0], 1, np.array([True, False, True, False])) == ["⡤⡏"]
+    assert plots.strip([1.0, 1.0, 0.5, 0.5], 2, np.array([True, False, False, True])) == ["⡏ ", "⡇⢹"]
 
 
 @given(
-    st.lists(st.tuples(st.integers(0, 10**10), ANY), max_size=50),
-    st.integers(-(10**9), 10**10),
-    st.integers(1, 10**9),
+    st.lists(st.tuples(st.integers(0, 2000), ANY), max_size=50),
+    st.integers(-500, 2000),
+    st.integers(1, 300),
     st.integers(0, 50),
     st.sampled_from(["max", "mean"]),
+    st.integers(0, 500),
 )
-def test_folding_invents_no_value(pairs: list[tuple[int, float]], start: int, step: int, count: int, how: str) -> None:
+def test_folding_is_what_one_would_do_slot_by_slot(
+    pairs: list[tuple[int, float]], start: int, step: int, count: int, how: str, hold: int
+) -> None:
     pairs.sort(key=lambda pair: pair[0])
     at = np.array([t for t, _ in pairs], dtype=np.int64)
     values = np.array([v for _, v in pairs], dtype=np.float64)
-    grid = plots.fold(at, values, start, step, count, how, 10**9)
-    assert grid.size == count
-    known = grid[np.isfinite(grid)]
-    finite = values[np.isfinite(values)]
-    if known.size:
-        slack = 1e-9 * max(abs(finite).max(), 1.0)
-        assert finite.min() - slack <= known.min()
-        assert known.max() <= finite.max() + slack
+    levels, own = plots.fold(at, values, start, step, count, how, hold)
+    assert levels.size == own.size == count
+    known = [(t, v) for t, v in pairs if math.isfinite(v)]
+    for slot in range(count):
+        begin = start + slot * step
+        inside = [v for t, v in known if begin <= t < begin + step]
+        before = [(t, v) for t, v in known if begin - hold <= t < begin]
+        assert own[slot] == bool(inside)
+        if inside:
+            wanted = max(inside) if how == "max" else sum(inside) / len(inside)
+            assert levels[slot] == pytest.approx(wanted, rel=1e-6, abs=1e-30)
+        elif before:
+            assert levels[slot] == before[-1][1]
+        else:
+            assert math.isnan(levels[slot])
 
 
 @pytest.mark.parametrize(

@@ -6,15 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from llava_tui.session.timeline import View
-
-Ints = NDArray[np.int64]
-
-LOAD = -1
-"""The code of loading, where steps have their index from 0."""
 
 
 def step_paths(view: View) -> list[str]:
@@ -22,79 +16,24 @@ def step_paths(view: View) -> list[str]:
     return [info.path for info in view.tree if "." not in info.path and info.path != "load"]
 
 
-@dataclass(frozen=True, slots=True)
-class Spans:
-    """Which step ran when: sorted, not overlapping, ns on the session's clock."""
-
-    starts: Ints
-    ends: Ints
-    codes: Ints
-    """Index of the step, or :data:`LOAD`."""
-
-
-def step_spans(view: View, since: int) -> Spans:
-    """Every span of a step that ended at or after ``since``, the run in progress by its hints up to ``view.t``."""
-    stages = view.stages
-    first = int(np.searchsorted(stages["t"], since))
-    names = stages.names("stage")
-    codes = _codes(names, step_paths(view))
-    stage = np.asarray(stages["stage"])[first:]
-    code = codes[stage] if names else np.zeros(0, np.int64)
-    starts = np.asarray(stages["start"])[first:]
-    durations = np.asarray(stages["duration"], dtype=np.float64)[first:]
-    keep = (code > LOAD - 1) & np.isfinite(durations)
-    start, code = starts[keep].astype(np.int64), code[keep]
-    end = start + durations[keep].astype(np.int64)
-
-    hinted = _hinted_steps(view)
-    if hinted:
-        start = np.concatenate([start, np.array([span[0] for span in hinted], np.int64)])
-        end = np.concatenate([end, np.array([span[1] for span in hinted], np.int64)])
-        code = np.concatenate([code, np.array([span[2] for span in hinted], np.int64)])
-    order = np.argsort(start, kind="stable")
-    start, end, code = start[order], end[order], code[order]
-    if end.size > 1:
-        # Device spans are laid on the host's axis and may touch by some microseconds.
-        end[:-1] = np.minimum(end[:-1], start[1:])
-    return Spans(start, np.maximum(end, start), code)
-
-
-def _codes(names: list[str], steps: list[str]) -> Ints:
-    """The code of each name of the vocabulary; below :data:`LOAD` for what is no step."""
-    known = {path: index for index, path in enumerate(steps)} | {"load": LOAD}
-    return np.array([known.get(name, LOAD - 1) for name in names], dtype=np.int64)
-
-
-def _hinted_steps(view: View) -> list[tuple[int, int, int]]:
-    """(start, end, code) of the steps of the run in progress; the last one goes on until ``view.t``."""
-    known = {path: index for index, path in enumerate(step_paths(view))} | {"load": LOAD}
-    spans: list[tuple[int, int, int]] = []
-    for path, start, end in hinted_segments(view):
-        code = known.get(path.split(".")[0])
-        if code is None:
-            continue
-        if spans and spans[-1][2] == code:
-            spans[-1] = (spans[-1][0], end, code)
-        else:
-            spans.append((start, end, code))
-    return spans
-
-
 def hinted_segments(view: View) -> list[tuple[str, int, int]]:
     """(stage, start, end) of the run in progress, hint to hint, the last until ``view.t``; none between runs."""
     current = view.current
-    if current is None:
-        return []
+    return [] if current is None else hints_of(view, int(current["run"]), int(current["t"]), view.t)
+
+
+def hints_of(view: View, run: int, start: int, end: int) -> list[tuple[str, int, int]]:
+    """(stage, start, end) of ``run``, which began at ``start``: hint to hint, the last until ``end``."""
     hints = view.stage_hints
-    first = int(np.searchsorted(hints["t"], current["t"]))
-    mine = np.flatnonzero(np.asarray(hints["run"])[first:] == current["run"]) + first
+    first = int(np.searchsorted(hints["t"], start))
+    last = int(np.searchsorted(hints["t"], end, "right"))
+    mine = np.flatnonzero(np.asarray(hints["run"])[first:last] == run) + first
     if mine.size == 0:
         return []
     names = hints.names("stage")
     times = np.asarray(hints["t"])[mine].tolist()
     paths = [names[code] for code in np.asarray(hints["stage"])[mine].tolist()]
-    ends = [*times[1:], max(view.t, times[-1])]
-    return list(zip(paths, times, ends, strict=True))
+    return list(zip(paths, times, [*times[1:], max(end, times[-1])], strict=True))
 
 
 def running_stage(view: View) -> str:

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from llava_tui.analysis.machine import gpus_of
 from llava_tui.tui.widgets import figures
 from llava_tui.tui.widgets.cells import TEXT, Line, clip, fit, join, right
 from llava_tui.tui.widgets.figures import NONE
 from llava_tui.tui.widgets.look import Look
+from llava_tui.tui.widgets.plots import greatest
 
 if TYPE_CHECKING:
     from llava_tui.events import GpuDevice
@@ -41,6 +43,29 @@ def gpus(view: View) -> list[int]:
     return sorted(view.devices)
 
 
+def gpus_shown(view: View, look: Look, room: int) -> list[int]:
+    """The GPU that was chosen; else as many as there is ``room`` for, if not all then the model's own first."""
+    found = gpus(view)
+    if look.gpu in found:
+        return [look.gpu]
+    if len(found) <= room:
+        return found
+    own = model_gpus(view, look)
+    return sorted(sorted(found, key=lambda gpu: (gpu not in own, gpu))[: max(room, 0)])
+
+
+def model_gpus(view: View, look: Look) -> list[int]:
+    """The GPUs that the model is on, where there are several. Known from the end of the first run on: by then it is
+    where it stays."""
+    runs = view.runs
+    if len(view.devices) < 2:
+        return []
+    first = int(runs["t"][1]) if runs.n > 1 else None
+    if first is None:
+        return []
+    return look.once("model's GPUs", first, lambda: gpus_of(view.timeline.at(first)))
+
+
 def rows_wanted(view: View) -> tuple[int, int]:
     """Lines at the least and at the most. Without a GPU the host is what there is to see."""
     found = len(gpus(view))
@@ -48,14 +73,16 @@ def rows_wanted(view: View) -> tuple[int, int]:
 
 
 def gauges_key(view: View, look: Look) -> object:
-    """Readings, and what there is to read from."""
-    return (view.samples.n, view.host.n, view.absences.n, len(view.devices))
+    """Readings, what there is to read from, and which of it was chosen."""
+    return (view.samples.n, view.host.n, view.absences.n, len(view.devices), view.models.n, view.runs.n, look.gpu)
 
 
 def draw_gauges(view: View, look: Look, width: int, height: int) -> list[Line]:
     """The GPUs in order, then the host."""
-    lines = [_gpu_line(view, look, gpu, width) for gpu in gpus(view)[:height]] or [_no_gpu_line(view, width)]
-    if len(lines) < height and (view.host.n or not gpus(view)):
+    found = gpus(view)
+    shown = found if len(found) <= height else gpus_shown(view, look, height)
+    lines = [_gpu_line(view, look, gpu, width) for gpu in shown] or [_no_gpu_line(view, width)]
+    if len(lines) < height and (view.host.n or not found):
         lines.append(_host_line(view, width))
     return lines[:height]
 
@@ -88,24 +115,33 @@ def _gpu_line(view: View, look: Look, gpu: int, width: int) -> Line:
     watts = NONE if power is None else f"{power / 1000:.0f}"
     most = "" if limit is None else f"/{limit / 1000:.0f}"
     temperature, sm = row.get("temperature_c"), row.get("sm_clock_mhz")
-    parts: list[Line] = [start, [("util ", "dim"), (right(figures.percent(row.get("utilization")), 5), TEXT)], memory]
+    absent: dict[str, list[str]] = {}
+    for field, word in _SHOWN.items():
+        if field in reasons and row.get(field) is None:
+            absent.setdefault(reasons[field], []).append(word)
+    parts: list[Line] = [start]
+    # In the place of figures, so that a narrow screen loses something else.
+    parts += [[(f"{NONE} {', '.join(words)}: {reason}", "dim")] for reason, words in absent.items()]
+    missing = {word for words in absent.values() for word in words}
+    if "util" not in missing:
+        parts.append([("util ", "dim"), (right(figures.percent(row.get("utilization")), 5), TEXT)])
+    if "mem" not in missing:
+        parts.append(memory)
     if slowed := _throttle(row.get("throttle")):
         parts.append([("⚠ " + slowed[0], slowed[1])])
-    parts += [
-        [(right(watts, 3), TEXT), (f"{most} W", "dim")],
-        [(f"{temperature:.0f} °C" if temperature is not None else f"{NONE} °C", TEXT)],
-        [(f"{sm:.0f} MHz" if sm is not None else f"{NONE} MHz", TEXT)],
-    ]
-    peak, spent = _peak(view, gpu), _energy(view, gpu)
+    if "power" not in missing:
+        parts.append([(right(watts, 3), TEXT), (f"{most} W", "dim")])
+    if "temperature" not in missing:
+        parts.append([(NONE if temperature is None else f"{temperature:.0f}", TEXT), (" °C", TEXT)])
+    if "clock" not in missing:
+        parts.append([(NONE if sm is None else f"{sm:.0f}", TEXT), (" MHz", TEXT)])
+    so_far = view.samples.n
+    peak = look.once(f"peak {gpu}", so_far, lambda: _peak(view, gpu))
+    spent = look.once(f"energy {gpu}", so_far, lambda: _energy(view, gpu))
     if peak is not None:
         parts.append([("▲peak ", "dim"), (figures.gib(peak), TEXT)])
     if spent is not None:
         parts.append([(figures.energy(spent), TEXT)])
-    by_reason: dict[str, list[str]] = {}
-    for field, word in _SHOWN.items():
-        if field in reasons and row.get(field) is None:
-            by_reason.setdefault(reasons[field], []).append(word)
-    parts += [[(f"{NONE} {', '.join(words)}: {reason}", "dim")] for reason, words in by_reason.items()]
     return join(parts, 2, width)
 
 
@@ -132,15 +168,15 @@ def _reserved(view: View) -> float | None:
 
 
 def _peak(view: View, gpu: int) -> float | None:
+    """The most memory in use since the session began, bytes."""
     samples = view.samples
-    used = np.asarray(samples["memory_used"], dtype=np.float64)[np.asarray(samples["gpu"]) == gpu]
-    return float(np.nanmax(used)) if used.size and np.isfinite(used).any() else None
+    return greatest(samples["memory_used"][samples["gpu"] == gpu])
 
 
 def _energy(view: View, gpu: int) -> float | None:
     """Joules since the session began."""
     samples = view.samples
-    counter = np.asarray(samples["energy_mj"], dtype=np.float64)[np.asarray(samples["gpu"]) == gpu]
+    counter = samples["energy_mj"][samples["gpu"] == gpu]
     counter = counter[np.isfinite(counter)]
     return float(counter[-1] - counter[0]) / 1000 if counter.size else None
 

@@ -9,12 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Mask = NDArray[np.bool_]
 
 EIGHTHS = " ▏▎▍▌▋▊▉█"
 
-_LEFT = (0x00, 0x40, 0x44, 0x46, 0x47)
-_RIGHT = (0x00, 0x80, 0xA0, 0xB0, 0xB8)
-"""Dots of a braille cell's left and right column, filled from below to 0…4."""
+_LEFT = (0x00, 0x40, 0x44, 0x46, 0x47, 0x40, 0x04, 0x02, 0x01)
+_RIGHT = (0x00, 0x80, 0xA0, 0xB0, 0xB8, 0x80, 0x20, 0x10, 0x08)
+"""Dots of a braille cell's left and right column: filled from below to 0…4, then the topmost of 1…4 alone."""
 
 
 def bar(part: float | None, width: int) -> str:
@@ -28,14 +30,17 @@ def bar(part: float | None, width: int) -> str:
     return ("█" * full + (EIGHTHS[rest] if rest else "")).ljust(width)
 
 
-def strip(levels: Sequence[float] | Floats, rows: int = 1) -> list[str]:
+def strip(levels: Sequence[float] | Floats, rows: int = 1, own: Mask | None = None) -> list[str]:
     """A filled braille area: two values a cell (0…1, NaN is nothing), ``rows`` cells high, top row first.
 
-    Whatever is above 0 shows at least one dot, so that little is told from nothing.
+    Whatever is above 0 shows at least one dot, so that little is told from nothing. With ``own``, only values that it
+    says True of are filled down to the bottom: of the others, which are held from one before, the edge alone is drawn.
     """
     values = np.asarray(levels, dtype=np.float64)
+    filled = np.ones(values.size, np.bool_) if own is None else own
     if values.size % 2:
         values = np.append(values, np.nan)
+        filled = np.append(filled, True)
     known = np.isfinite(values)
     height = rows * 4
     dots = np.zeros(values.size, dtype=np.int64)
@@ -43,8 +48,11 @@ def strip(levels: Sequence[float] | Floats, rows: int = 1) -> list[str]:
     dots[known & (values > 0) & (dots == 0)] = 1
     lines: list[str] = []
     for row in range(rows - 1, -1, -1):
-        here = np.clip(dots - row * 4, 0, 4).tolist()
-        cells = [_LEFT[a] | _RIGHT[b] for a, b in zip(here[::2], here[1::2], strict=True)]
+        here = np.clip(dots - row * 4, 0, 4)
+        # Columns of 1 to 4 dots, then those of one dot at that height.
+        edge = (dots > row * 4) & (dots <= row * 4 + 4)
+        columns = np.where(filled, here, np.where(edge, here + 4, 0)).tolist()
+        cells = [_LEFT[a] | _RIGHT[b] for a, b in zip(columns[::2], columns[1::2], strict=True)]
         lines.append("".join(chr(0x2800 + cell) if cell else " " for cell in cells))
     return lines
 
@@ -84,37 +92,45 @@ def nice(value: float) -> float:
     return 10.0 * power
 
 
-def fold(at: NDArray[np.int64], values: Floats, start: int, step: int, count: int, how: str, hold: int) -> Floats:
-    """Samples onto an even grid: ``count`` slots of ``step`` ns from ``start``; NaN where nothing is known.
+def fold(at: Ints, values: Floats, start: int, step: int, count: int, how: str, hold: int) -> tuple[Floats, Mask]:
+    """Samples onto an even grid: ``count`` slots of ``step`` ns from ``start``, NaN where nothing is known; and which
+    of the slots have a sample of their own.
 
     Within a slot the greatest sample is taken (``how="max"``) or the mean (``"mean"``). A slot without one holds the
     newest sample before it, for at most ``hold`` ns. ``at`` is ascending; samples before ``start`` are held from, those
     at or after the end are not looked at.
     """
-    grid = np.full(count, np.nan)
+    grid, own = np.full(max(count, 0), np.nan), np.zeros(max(count, 0), np.bool_)
     if count <= 0 or at.size == 0:
-        return grid
+        return grid, own
     first = int(np.searchsorted(at, start - hold))
     last = int(np.searchsorted(at, start + step * count))
-    times = np.asarray(at[first:last], dtype=np.int64)
-    readings = np.asarray(values[first:last], dtype=np.float64)
+    times, readings = at[first:last], values[first:last]
     finite = np.isfinite(readings)
-    times, readings = times[finite], readings[finite]
+    if not finite.all():
+        times, readings = times[finite], readings[finite]
     if times.size == 0:
-        return grid
-    slots = (times - start) // step
-    inside = slots >= 0
-    if how == "max":
-        grid[:] = -np.inf
-        np.maximum.at(grid, slots[inside], readings[inside])
-        grid[np.isneginf(grid)] = np.nan
-    else:
-        counts = np.bincount(slots[inside], minlength=count)
-        sums = np.bincount(slots[inside], weights=readings[inside], minlength=count)
-        np.divide(sums, counts, out=grid, where=counts > 0)
-    empty = np.flatnonzero(np.isnan(grid))
-    before = np.searchsorted(times, start + step * empty, "right") - 1
-    age = start + step * empty - times[np.maximum(before, 0)]
+        return grid, own
+    edges = start + step * np.arange(count + 1)
+    bounds = np.searchsorted(times, edges)
+    counts = np.diff(bounds)
+    own = counts > 0
+    if own.any():
+        # Slots without a sample take no room between those that have some.
+        firsts = bounds[:-1][own]
+        if how == "max":
+            grid[own] = np.maximum.reduceat(readings, firsts)
+        else:
+            grid[own] = np.add.reduceat(readings, firsts) / counts[own]
+    empty = np.flatnonzero(~own)
+    before = bounds[empty] - 1
+    age = edges[empty] - times[np.maximum(before, 0)]
     good = (before >= 0) & (age <= hold)
     grid[empty[good]] = readings[before[good]]
-    return grid
+    return grid, own
+
+
+def greatest(values: Floats) -> float | None:
+    """The greatest that is known; ``None`` where none is."""
+    most = float(np.fmax.reduce(values)) if values.size else math.nan
+    return most if math.isfinite(most) else None

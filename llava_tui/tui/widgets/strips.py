@@ -1,159 +1,172 @@
-"""The machine over time: utilization and memory as strips, and on the same axis which step was running."""
+"""The heart of the screen: the machine's quantities as strips, and on the same time axis which step was running."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from llava_tui.tui.theme import step_style
-from llava_tui.tui.widgets import figures, plots
-from llava_tui.tui.widgets.axis import Axis, axis_of, ribbon, ruler, run_starts
-from llava_tui.tui.widgets.cells import TEXT, Line, fit, right, runs
-from llava_tui.tui.widgets.course import LOAD, step_paths, step_spans
-from llava_tui.tui.widgets.gauges import gpus
+from llava_tui.tui.widgets import figures
+from llava_tui.tui.widgets.axis import Axis, axis_of, ruler, shows_stages, shows_steps, zooms
+from llava_tui.tui.widgets.cells import TEXT, Line, Run, fit, right, runs
+from llava_tui.tui.widgets.course import median_wall
+from llava_tui.tui.widgets.gauges import gpus, gpus_shown
+from llava_tui.tui.widgets.lanes import NUMBERED, incident_legend, incident_marks, runs_lane
 from llava_tui.tui.widgets.look import Look
+from llava_tui.tui.widgets.quantities import draw_strip, gpu_strips, host_strips
+from llava_tui.tui.widgets.ribbon import APART, glyphs
 
 if TYPE_CHECKING:
     from llava_tui.session.timeline import View
 
 LABEL = 7
-FIGURE = 9
-HOLD_NS = 2_000_000_000
-"""A reading is held this long where none follows: the driver's own figures are up to a second old."""
+WIDE = 100
+"""From this width on a strip's peak stands beside its scale."""
+STEADY = 256
+"""The axis follows what so many runs took, so that it does not change with every one."""
+_TABLES = (
+    "states", "trees", "started", "runs", "stages", "stage_hints", "text_hints", "samples", "absences", "host", "log",
+    "facts",
+)  # fmt: skip
+
+
+def figure_width(width: int) -> int:
+    """Cells right of the strips."""
+    return 16 if width >= WIDE else 9
 
 
 def rows_wanted(view: View) -> tuple[int, int]:
     """Lines with the first GPU's two strips (or the host's), the ribbon and the ruler; and with everything, each strip
     two lines high."""
-    return 4, max(len(gpus(view)), 1) * 4 + 2
+    return 4, max(len(gpus(view)), 1) * 6 + 3
 
 
 def strips_key(view: View, look: Look) -> object:
-    """The axis moves with the time, so a drawing is as good as the tenth of a second it was made in."""
-    return view.t // 100_000_000
+    """The axis moves with the time; a reading, a span or an incident may come late."""
+    return (view.t, look.zoom, look.gpu, look.page, *(getattr(view, name).n for name in _TABLES))
 
 
-def draw_strips(view: View, look: Look, width: int, height: int) -> list[Line]:
-    """The ribbon first, then strips from above, then the ruler; what room is left makes strips two lines high."""
-    found = gpus(view)
-    axis = axis_of(view, max(width - LABEL - FIGURE, 1), look.wall(view), page=look.page)
-    strips = [strip for gpu in found for strip in _gpu_strips(view, gpu, axis, len(found) > 1)]
-    strips = strips or _host_strips(view, axis)
-    strips = strips[: max(height - 1, 0)]
-    spare = height - len(strips) - 2
-    lines: list[Line] = []
-    for index, strip in enumerate(strips):
-        lines += _strip_lines(strip, axis, 2 if index < spare else 1)
-    lines.append(_ribbon_line(view, axis))
-    if spare >= 0:
-        lines.append([(" " * LABEL, TEXT), (ruler(axis, view.timeline.start), "dim")])
-    return [fit(line, width) for line in lines[:height]]
+def axis_for(view: View, look: Look, width: int) -> Axis:
+    """The axis of strips that are ``width`` cells wide in all."""
+    return axis_of(view, _cells(width), _wall(view, look), zoom=look.zoom, page=look.page)
+
+
+def zoom_range(view: View, look: Look, width: int) -> tuple[int, int]:
+    """The least and the greatest ``look.zoom`` that make a difference on strips ``width`` cells wide in all."""
+    return zooms(view, _cells(width), _wall(view, look))
+
+
+def _wall(view: View, look: Look) -> float | None:
+    return look.once("axis wall", view.runs.n, lambda: median_wall(view, newest=STEADY))
+
+
+def _cells(width: int) -> int:
+    return max(width - LABEL - figure_width(width), 1)
 
 
 @dataclass(frozen=True, slots=True)
-class Strip:
-    """One quantity over the axis: two values a cell, 0…1."""
+class _Layout:
+    """What there is room for."""
 
-    label: str
-    levels: plots.Floats
-    top: str
-    """What the full height stands for."""
-    style: str
-    peak: int | None = None
-    """Where in ``levels`` the window's greatest value is, if it is to be marked."""
+    strips: tuple[tuple[int, int, int], ...]
+    """(source, quantity, lines), from above."""
+    ruler: bool
+    lane: bool
 
 
-def _gpu_strips(view: View, gpu: int, axis: Axis, several: bool) -> list[Strip]:
-    samples = view.samples
-    first = int(np.searchsorted(samples["t"], axis.start - HOLD_NS))
-    mine = np.asarray(samples["gpu"])[first:] == gpu
-    at = np.asarray(samples["t"])[first:][mine]
+def _layout(height: int, counts: list[int]) -> _Layout:
+    """``height`` lines for as many sources (GPUs, or the host) as ``counts`` has entries, each with so many quantities.
 
-    def column(name: str) -> plots.Floats:
-        values: plots.Floats = np.asarray(samples[name], dtype=np.float64)[first:][mine]
-        return values
-
-    suffix = str(gpu) if several else ""
-    strips = [Strip("util" + suffix, _folded(axis, at, column("utilization") / 100, "mean"), "100 %", "accent")]
-    total = view.devices[gpu].memory_total
-    used = column("memory_used")
-    top = float(total) if total else plots.nice(float(np.nanmax(used))) if np.isfinite(used).any() else 1.0
-    levels = _folded(axis, at, used / top, "max")
-    strips.append(Strip("mem" + suffix, levels, f"{figures.gib(top)} GiB", "memory", _peak(levels)))
-    return strips
-
-
-def _host_strips(view: View, axis: Axis) -> list[Strip]:
-    host = view.host
-    first = int(np.searchsorted(host["t"], axis.start - HOLD_NS))
-    at = np.asarray(host["t"])[first:]
-    cpu = np.asarray(host["cpu"], dtype=np.float64)[first:]
-    rss = np.asarray(host["worker_rss"], dtype=np.float64)
-    greatest = float(np.nanmax(rss)) if np.isfinite(rss).any() else 2.0**30
-    # In steps, so that a growing peak does not scale the whole strip anew at every sample.
-    top = plots.nice(greatest / 2**30) * 2**30
-    levels = _folded(axis, at, rss[first:] / top, "max")
-    return [
-        Strip("cpu", _folded(axis, at, cpu / 100, "mean"), "100 %", "accent"),
-        Strip("rss", levels, f"{top / 2**30:g} GiB", "memory", _peak(levels)),
-    ]
+    First the ribbon, then a strip a source, its second, the ruler, its third, the runs; then strips two lines high. The
+    strips of one kind are shown for all or for none.
+    """
+    room = max(height - 1, 0)
+    chosen: list[tuple[int, int]] = []
+    ruler = lane = False
+    for part in ("0", "1", "ruler", "2", "lane"):
+        if not part.isdigit():
+            fits = room >= 1
+            ruler, lane = ruler or (fits and part == "ruler"), lane or (fits and part == "lane")
+            room -= fits
+            continue
+        some = [(source, int(part)) for source, count in enumerate(counts) if int(part) < count]
+        if part == "0":
+            some = some[:room]
+        if len(some) <= room:
+            chosen += some
+            room -= len(some)
+    chosen.sort()
+    return _Layout(tuple((*one, 2 if index < room else 1) for index, one in enumerate(chosen)), ruler, lane)
 
 
-def _folded(axis: Axis, at: np.ndarray, values: plots.Floats, how: str) -> plots.Floats:
-    """Two slots a cell; nothing after now."""
-    half = max(axis.cell // 2, 1)
-    count = min(max((axis.now - axis.start) // half + 1, 0), axis.width * 2)
-    return plots.fold(at, values, axis.start, half, int(count), how, HOLD_NS)
-
-
-def _peak(levels: plots.Floats) -> int | None:
-    """The first greatest value, where it stands out at all."""
-    if not np.isfinite(levels).any() or float(np.nanmax(levels)) - float(np.nanmin(levels)) < 0.01:
-        return None
-    return int(np.nanargmax(levels))
-
-
-def _strip_lines(strip: Strip, axis: Axis, rows: int) -> list[Line]:
+def draw_strips(view: View, look: Look, width: int, height: int) -> list[Line]:
+    """Strips from above, then the ribbon, the runs, the ruler."""
+    if height <= 0:
+        return []
+    axis, wall = axis_for(view, look, width), _wall(view, look)
+    found = gpus(view)
+    shown = gpus_shown(view, look, max(height - 1, 1))
+    most = max(height - 1, 1) // max(len(shown), 1)
+    sources = [gpu_strips(view, gpu, axis, several=len(found) > 1, most=most) for gpu in shown]
+    sources = sources or [host_strips(view, axis)]
+    layout = _layout(height, [len(strips) for strips in sources])
+    figure = figure_width(width)
+    alone = {source for source, _, _ in layout.strips} - {source for source, quantity, _ in layout.strips if quantity}
     lines: list[Line] = []
-    for row, cells in enumerate(plots.strip(strip.levels, rows)):
-        cells = cells[: axis.width].ljust(axis.width)
-        first = row == 0
-        # The mark stands where the strip's edge is.
-        marked = strip.peak is not None and row == rows - 1 - min(int(strip.levels[strip.peak] * rows), rows - 1)
-        line: Line = [(right(strip.label if first else "", LABEL - 1) + " ", "dim")]
-        if marked and strip.peak is not None:
-            cell = strip.peak // 2
-            line += [(cells[:cell], strip.style), ("▲", "warn"), (cells[cell + 1 :], strip.style)]
-        else:
-            line.append((cells, strip.style))
-        line.append((right(strip.top if first else "", FIGURE), "dim"))
-        lines.append(line)
+    sparse = False
+    for source, quantity, rows in layout.strips:
+        strip = sources[source][quantity]
+        if source in alone:
+            strip = replace(strip, scale=strip.beside)
+        lines += draw_strip(strip, axis, rows, LABEL, figure)
+        sparse = sparse or strip.sparse
+    hidden = len(found) - len(shown) if look.gpu is None else 0
+    lines += _time_lines(view, look, axis, wall, layout, width, sparse, hidden)
+    return [fit(line, width) for line in lines[:height]]
+
+
+def _time_lines(
+    view: View, look: Look, axis: Axis, wall: float | None, layout: _Layout, width: int, sparse: bool, hidden: int
+) -> list[Line]:
+    """What ran when: the ribbon, and as there is room the runs and the times."""
+    span = f"▕{_length(axis.cell * axis.width)}▏"
+    incidents = incident_marks(view, look, axis)
+    label = "step"
+    lane: list[Run] = []
+    # Where a cell holds several runs, their steps say less than what kind of runs they were.
+    crowded = not shows_steps(axis, wall) and not layout.lane
+    if crowded or layout.lane:
+        lane = runs_lane(view, axis, numbered=wall is not None and wall >= NUMBERED * axis.cell)
+    if crowded:
+        label, ribbon = "runs", lane
+    else:
+        bounds = wall is None or wall >= APART * axis.cell
+        ribbon = glyphs(view, axis, stages=shows_stages(axis, wall), bounds=bounds)
+    if not layout.ruler:
+        ribbon = [incidents.get(cell, run) for cell, run in enumerate(ribbon)]
+    lines = [_row(label, ribbon, axis, f"+{hidden} GPU" if hidden else span, width)]
+    reading = "⡇reading" if sparse else ""
+    if layout.lane:
+        lines.append(_row("runs", lane, axis, reading, width))
+    if layout.ruler:
+        times: list[Run] = [(char, "dim") for char in ruler(axis, view.timeline.start, incidents)]
+        marked = [incidents.get(cell, run) for cell, run in enumerate(times)]
+        if incidents and width >= WIDE:
+            reading = incident_legend(incidents.values())
+        lines.append(_row("", marked, axis, reading if incidents or not layout.lane else "", width))
     return lines
 
 
-def _ribbon_line(view: View, axis: Axis) -> Line:
-    glyphs: list[str] = []
-    names: list[str] = []
-    codes = ribbon(step_spans(view, axis.start), axis)
-    starts = run_starts(view, axis)
-    for cell, code in enumerate(codes):
-        if cell in starts and cell and code not in (None, 0, LOAD) and codes[cell - 1] == code:
-            # Where steps are too short to be seen, runs are still told apart.
-            glyph, name = "│", "track"
-        elif code is None:
-            glyph, name = "·", "track"
-        elif code == LOAD:
-            glyph, name = "L", "dim"
-        else:
-            glyph, name = str((code + 1) % 10), step_style(code)
-        glyphs.append(glyph)
-        names.append(name)
-    known = len(step_paths(view))
+def _length(ns: int) -> str:
+    """What a window spans, without more digits than it has."""
+    if ns >= 60 * 10**9:
+        return figures.clock(ns)
+    return f"{ns / 1e9:.4g} s" if ns >= 10**9 else f"{ns / 1e6:.4g} ms"
+
+
+def _row(label: str, cells: list[Run], axis: Axis, figure: str, width: int) -> Line:
     return [
-        (right("step", LABEL - 1) + " ", "dim"),
-        *runs(glyphs, names),
-        (" " * (axis.width - axis.filled), TEXT),
-        (right(f"{known} steps" if known else "", FIGURE), "dim"),
+        (right(label, LABEL - 1) + " ", "dim"),
+        *runs([glyph for glyph, _ in cells], [name for _, name in cells]),
+        (" " * (axis.width - len(cells)), TEXT),
+        (right(figure, figure_width(width)), "dim"),
     ]
