@@ -25,9 +25,10 @@ ROOMY = 60
 
 def run_key(view: View, look: Look) -> object:
     """While a run goes on, its bar moves with the time; otherwise with the runs."""
+    told = (view.runs.n, view.started.n, view.trees.n, view.schedules.n, look.case_of(view))
     if view.current is None or look.brisk(view):
-        return ("ended", view.runs.n, look.case_of(view))
-    return (view.t // 10_000_000, look.case_of(view))
+        return told
+    return (*told, view.t, view.stage_hints.n, view.text_hints.n)
 
 
 def draw_run(view: View, look: Look, width: int, height: int) -> list[Line]:
