@@ -59,7 +59,8 @@ def output_of(view: View, *, ended: bool = False) -> tuple[str, bool]:
 
 
 def log_key(view: View, look: Look) -> object:
-    return (view.log.n, view.answers.n, view.states.n, view.runs.n, len(look.notices))
+    notices = tuple(notice for notice in look.notices if notice.t <= view.t)
+    return (view.log.n, view.answers.n, view.states.n, view.runs.n, notices)
 
 
 def draw_log(view: View, look: Look, width: int, height: int) -> list[Line]:
