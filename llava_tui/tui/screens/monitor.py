@@ -33,8 +33,6 @@ EVERY_WHEN_BRISK_S = EVERY_S | {"run": 1.0, "output": 1.0, "log": 1.0}
 SHARE = 0.02
 """Of the time, at most, for drawing one part: the table of some thousand runs takes a while to work out."""
 SHARE_OF_REPLAY = 0.1
-MOST_ZOOM = 6
-"""Halvings of the time in the strip, and doublings."""
 
 Paint = Callable[[list[tuple[LineCanvas, list[Region]]]], None]
 
@@ -282,17 +280,22 @@ class MonitorScreen(Replaying, RunControl):
         self.redraw()
 
     def do_zoom_in(self) -> None:
-        """Half the time in the strip."""
+        """About half the time in the strip."""
         self._zoom(1)
 
     def do_zoom_out(self) -> None:
-        """Twice the time in the strip."""
+        """About twice the time in the strip."""
         self._zoom(-1)
 
     def _zoom(self, by: int) -> None:
-        if self.look is not None:
-            self.look.zoom = min(max(self.look.zoom + by, -MOST_ZOOM), MOST_ZOOM)
-            self.redraw()
+        view, look = self.view, self.look
+        if view is None or look is None:
+            return
+        from llava_tui.tui.widgets.strips import zoom_range
+
+        furthest, nearest = zoom_range(view, look, self.app.size.width)
+        look.zoom = min(max(look.zoom + by, furthest), nearest)
+        self.redraw()
 
     def do_gpu(self) -> None:
         """The next GPU alone in the strip; after the last, all of them."""
