@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from llava_tui.cli.monitors import screen_options
+from llava_tui.cli.monitors import monitor, read_only_option, screen_options
+from llava_tui.cli.sessions import folder
 
 if TYPE_CHECKING:
     from llava_tui.session.source import Source
@@ -26,8 +27,20 @@ if TYPE_CHECKING:
 )
 @click.option("--headless", is_flag=True, help="Print progress lines instead of opening the monitor.")
 @click.option("--json", "json_", is_flag=True, help="One JSON document when it has ended; implies --headless.")
+@read_only_option
 @screen_options
-def watch(where: str, ssh: str, headless: bool, json_: bool, fps: float, ascii_: bool, low_bandwidth: bool) -> None:
+@click.pass_context
+def watch(
+    ctx: click.Context,
+    where: str,
+    ssh: str,
+    headless: bool,
+    json_: bool,
+    read_only: bool,
+    fps: float,
+    ascii_: bool,
+    low_bandwidth: bool,
+) -> None:
     """The monitor on a session of another machine, or on one that comes through a pipe.
 
     ssh://[USER@]HOST[:PORT]/PATH is carried by plain ssh: nothing is needed there but a POSIX shell. PATH is a
@@ -43,9 +56,8 @@ def watch(where: str, ssh: str, headless: bool, json_: bool, fps: float, ascii_:
             from llava_tui.report.watching import watch as follow
 
             sys.exit(follow(source, json_=json_))
-        from llava_tui.cli.monitors import program
-
-        program().run_monitor(source.path, source=source, fps=fps, ascii=ascii_, low_bandwidth=low_bandwidth)
+        how = {"source": source, "folder": folder(ctx), "read_only": read_only or not source.controllable}
+        monitor(source.path, fps, ascii_, low_bandwidth, **how)
     finally:
         source.close()
 

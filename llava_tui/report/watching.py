@@ -34,10 +34,12 @@ def watch(source: Source, *, json_: bool) -> int:
             lines = Lines(timeline, say)
         timeline.poll()
         lines.update()
-        if (now := source.line().split("; again in")[0]) != trouble:
+        told = source.remarks()
+        if (now := source.line()) != trouble:
             trouble = now
-            if now:
-                click.echo(f"llava-tui: {now}", err=True)
+            told.append(now or f"{source.name}: connected again")
+        for line in told:
+            click.echo(f"llava-tui: {line}", err=True)
         if status not in store.LIVE:
             break
         time.sleep(POLL_SECONDS)

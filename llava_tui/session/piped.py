@@ -192,6 +192,9 @@ class PipedSource:
     def line(self) -> str:
         return f"{self.name}: {self._trouble}" if self._trouble else ""
 
+    def remarks(self) -> list[str]:
+        return []
+
     def send(self, verb: str, *, case: str = "", rounds: int = 0) -> NoReturn:
         raise SessionError(f"cannot send {verb}: a pipe has no way back; watch ssh://HOST/PATH, or control it there")
 

@@ -12,6 +12,7 @@ import re
 import shlex
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,6 @@ BACK_OFF_S = (1.0, 30.0)
 """Before connecting again: at first, and at most."""
 STEADY_S = 5.0
 """A connection that lasted this long was a good one: the next wait begins small again."""
-NOTICE_S = 10.0
-"""How long something that has passed is told."""
 
 
 class _Lost(Exception):
@@ -88,8 +87,7 @@ class RemoteSource:
         self._line: Ssh | None = None
         self._up = threading.Lock()  # around the line's coming and going, for who writes to it
         self._trouble = "connecting"
-        self._retry_at = 0.0
-        self._notice = ("", 0.0)
+        self._remarks: deque[str] = deque(maxlen=20)
         self._failure: SessionError | None = None
         self._ready = threading.Event()
         self._closing = threading.Event()
@@ -117,7 +115,7 @@ class RemoteSource:
         try:
             while not source._ready.wait(0.5):
                 if progress is not None and source.received:
-                    progress(source.line() if source._retry_at else f"{source.received / 1e6:.1f} MB have come so far")
+                    progress(f"{source.received / 1e6:.1f} MB have come so far")
             if source._failure is not None:
                 raise source._failure
             source._check()
@@ -161,11 +159,11 @@ class RemoteSource:
         return store.status(self.path, held=True) if known == "interrupted" and self._held == "f" else known
 
     def line(self) -> str:
-        if trouble := self._trouble:
-            wait = math.ceil(self._retry_at - time.monotonic())
-            return f"{self._address.at}: {trouble}" + (f"; again in {wait} s" if wait > 0 else "")
-        text, until = self._notice
-        return f"{self._address.at}: {text}" if text and time.monotonic() < until else ""
+        trouble = self._trouble
+        return f"{self._address.at}: {trouble}; connecting again" if trouble else ""
+
+    def remarks(self) -> list[str]:
+        return [f"{self._address.at}: {self._remarks.popleft()}" for _ in range(len(self._remarks))]
 
     def send(self, verb: str, *, case: str = "", rounds: int = 0) -> events.Command:
         command = control.command(verb, case=case, rounds=rounds)
@@ -230,7 +228,6 @@ class RemoteSource:
                 self._trouble = trouble
                 return
             wait = first if time.monotonic() - began >= STEADY_S else wait
-            self._retry_at = time.monotonic() + wait
             self._trouble = trouble
             self._closing.wait(wait)
             wait = min(wait * 2, longest)
@@ -270,7 +267,7 @@ class RemoteSource:
                 raise _Lost("nothing comes any more")
             if parser.begun and line.said != said:
                 said = line.said
-                self._notice = (said, time.monotonic() + NOTICE_S)
+                self._remarks.append(said)
 
     def _request(self) -> bytes:
         """What ``remote.sh`` reads after itself: where, how often, and what is here already."""
@@ -324,7 +321,7 @@ class RemoteSource:
         self._held = held
         self._shown = copy
         if old is not None and old is not copy:
-            self._notice = ("another session has begun there", time.monotonic() + NOTICE_S)
+            self._remarks.append("another session has begun there")
             old.remove()
         self._trouble = ""
         self._ready.set()

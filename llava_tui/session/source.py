@@ -6,11 +6,13 @@ Whatever it is, its files are read from a folder on this machine: one way to rea
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from llava_tui import events
-from llava_tui.session import control, store
-from llava_tui.session.reader import safe_text
+from llava_tui.session.text import safe_text
+
+if TYPE_CHECKING:
+    from llava_tui import events
+    from llava_tui.session import store
 
 
 class Source(Protocol):
@@ -38,7 +40,11 @@ class Source(Protocol):
         not before: then the last words of a session that has ended are in them."""
 
     def line(self) -> str:
-        """What hinders the session's way to here, in a line; "" while nothing does."""
+        """What hinders the session's way to here, in a line that stays the same while that does; "" while nothing
+        does."""
+
+    def remarks(self) -> list[str]:
+        """What is to be told once, and has not been yet."""
 
     def send(self, verb: str, *, case: str = "", rounds: int = 0) -> events.Command:
         """Asks the worker for something; its answer comes with the events and carries the command's ``id``.
@@ -73,12 +79,19 @@ class LocalSource:
         return True
 
     def status(self) -> store.Status:
+        from llava_tui.session import store  # here, as below: the monitor's first paint waits for what loads before it
+
         return store.status(self._path)
 
     def line(self) -> str:
         return ""
 
+    def remarks(self) -> list[str]:
+        return []
+
     def send(self, verb: str, *, case: str = "", rounds: int = 0) -> events.Command:
+        from llava_tui.session import control
+
         return control.send(self._path, verb, case=case, rounds=rounds)
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.geometry import Region
+from textual.timer import Timer
 
 from llava_tui.tui import actions
 from llava_tui.tui.screens.replaying import Replaying
@@ -22,7 +23,9 @@ from llava_tui.tui.widgets.canvas import LineCanvas
 from llava_tui.tui.widgets.cells import fit
 
 if TYPE_CHECKING:
+    from llava_tui.session.source import Source
     from llava_tui.session.timeline import Timeline
+    from llava_tui.tui.widgets.look import Look
 
 STATUS_EVERY_S = 1.0
 """How often it is asked whether the worker is still there."""
@@ -60,6 +63,7 @@ class MonitorScreen(Replaying, RunControl):
         self,
         path: Path,
         *,
+        source: Source | None = None,
         fps: float = 4.0,
         low_bandwidth: bool = False,
         at: Moment | None = None,
@@ -67,12 +71,12 @@ class MonitorScreen(Replaying, RunControl):
         monotonic: Callable[[], int] = time.monotonic_ns,
         paint: Paint | None = None,
     ) -> None:
-        """Shows the session in folder ``path``, at most ``fps`` paints a second. ``low_bandwidth``: one at most, each
-        part less often, and a time axis that moves in larger steps. It begins with what is happening now, with the end
-        of a session that is over; or held at ``at``; or, with ``speed``, played from there, else from the start.
-        ``monotonic`` tells nanoseconds of a clock that never goes back. ``paint`` is told what changed, if Textual is
-        not to repaint it."""
-        super().__init__(path)
+        """Shows the session in folder ``path``, at most ``fps`` paints a second. ``source`` is where it comes from, if
+        not from there alone; it is the caller's to close. ``low_bandwidth``: one paint at most, each part less often,
+        and a time axis that moves in larger steps. It begins with what is happening now, with the end of a session that
+        is over; or held at ``at``; or, with ``speed``, played from there, else from the start. ``monotonic`` tells
+        nanoseconds of a clock that never goes back. ``paint`` is told what changed, if Textual is not to repaint it."""
+        super().__init__(path, source)
         self._fps = min(fps, 1.0) if low_bandwidth else fps
         self._slower = 3.0 if low_bandwidth else 1.0
         self._paint = paint or refresh
@@ -83,6 +87,7 @@ class MonitorScreen(Replaying, RunControl):
         """Of each part: what its drawing depended on, and until when it is good enough (s)."""
         self._wants: tuple[int, int, Wants] | None = None
         self._status_asked = 0
+        self._ticking: Timer | None = None
         self._footing: object = None
         """What the footer's titles depended on."""
 
@@ -129,6 +134,7 @@ class MonitorScreen(Replaying, RunControl):
 
         self.timeline = opened
         self.look = Look(page=self._page)
+        self._drawn.clear()
         self._ask_status()
         self.transport = Transport(
             opened.start, opened.end, live=self.look.live, rate=clock_rate(opened), monotonic=self._monotonic
@@ -136,7 +142,8 @@ class MonitorScreen(Replaying, RunControl):
         self._begin(self.transport)
         self.draw_footer()
         self.redraw()
-        self.set_interval(1 / self._fps, self.tick)
+        if self._ticking is None:
+            self._ticking = self.set_interval(1 / self._fps, self.tick)
 
     def _begin(self, transport: Transport) -> None:
         """Where it was asked to begin."""
@@ -155,6 +162,11 @@ class MonitorScreen(Replaying, RunControl):
         """One look: what is new, who is there, what has changed."""
         if self.timeline is None or self.transport is None or self.look is None:
             return
+        if self.path != self.source.path:
+            # Another session has begun in its place.
+            self.path = self.source.path
+            self._status_asked = 0
+            threading.Thread(target=self._open, args=(self.app,), name="open-session", daemon=True).start()
         if self.look.live and self.timeline.poll():
             self.transport.saw(self.timeline.end)
         self._ask_status()
@@ -163,8 +175,6 @@ class MonitorScreen(Replaying, RunControl):
 
     def _ask_status(self) -> None:
         """From the lock, at most once a second. A worker that ended leaves a session that stands still."""
-        from llava_tui.session import store
-
         if self.look is None or self.timeline is None:
             return
         now = time.monotonic_ns()
@@ -172,13 +182,23 @@ class MonitorScreen(Replaying, RunControl):
             return
         self._status_asked = now
         was_live = self.look.live
-        self.look.status = store.status(self.path)
+        self.look.status = self.source.status()
+        self._tell_of_the_line(self.look)
         if self.transport is not None and was_live != self.look.live:
             # Its last words may have come after the last poll.
             if self.timeline.poll():
                 self.transport.saw(self.timeline.end)
             self.transport.went(live=self.look.live)
             self.draw_footer()
+
+    def _tell_of_the_line(self, look: Look) -> None:
+        """What hinders the session's way to here, when that changes."""
+        told = [(remark, "warning") for remark in self.source.remarks()]
+        if (line := self.source.line()) != look.line:
+            look.line = line
+            told.append((line, "warning") if line else ("connected again", "info"))
+        for text, level in told:
+            self.notice(text, level)
 
     # --- drawing ----------------------------------------------------------------------------------------------------
 
@@ -309,10 +329,11 @@ class MonitorScreen(Replaying, RunControl):
 
     def do_quit(self) -> None:
         """Leaves; a live run goes on."""
-        from llava_tui.session import store
+        from llava_tui.session.store import LIVE
 
-        goes_on = store.status(self.path) in store.LIVE
-        self.app.exit(message=f"detached: the run goes on; llava-tui attach {self.path.name}" if goes_on else None)
+        goes_on = self.source.status() in LIVE
+        again = f"; {self.source.again}" if self.source.again else ""
+        self.app.exit(message=f"detached: the run goes on{again}" if goes_on else None)
 
     do_detach = do_quit
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from llava_tui.tui.screens.watching import WatchingScreen
 
 if TYPE_CHECKING:
+    from llava_tui.session.source import Source
     from llava_tui.session.timeline import View
 
 PATIENCE_S = 3.0
@@ -19,9 +20,9 @@ PATIENCE_S = 3.0
 class RunControl(WatchingScreen):
     """Pause, stop, skip, more rounds, repeat."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, source: Source | None = None) -> None:
         """As :class:`WatchingScreen`."""
-        super().__init__(path)
+        super().__init__(path, source)
         self._waiting: dict[str, tuple[str, int]] = {}
         """Commands that were not answered yet, by id: what was asked, and when."""
 
@@ -83,11 +84,10 @@ class RunControl(WatchingScreen):
 
     def send(self, verb: str, *, case: str = "", rounds: int = 0) -> None:
         """Asks the worker."""
-        from llava_tui.session import control
         from llava_tui.session.reader import SessionError
 
         try:
-            command = control.send(self.path, verb, case=case, rounds=rounds)
+            command = self.source.send(verb, case=case, rounds=rounds)
         except SessionError as error:
             self.notice(str(error), "error")
             return

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llava_tui.session.source import LocalSource
 from llava_tui.tui.screens.base import ActionScreen
 
 if TYPE_CHECKING:
+    from llava_tui.session.source import Source
     from llava_tui.session.timeline import Timeline, View
     from llava_tui.tui.transport import Transport
     from llava_tui.tui.widgets.look import Look
@@ -16,10 +18,11 @@ if TYPE_CHECKING:
 class WatchingScreen(ActionScreen):
     """A screen on one session. Until the session is open, ``timeline``, ``look`` and ``transport`` are ``None``."""
 
-    def __init__(self, path: Path) -> None:
-        """``path``: the session's folder."""
+    def __init__(self, path: Path, source: Source | None = None) -> None:
+        """``path``: the session's folder; ``source``: where it comes from, if that is not all."""
         super().__init__()
         self.path = path
+        self.source = source or LocalSource(path)
         self.timeline: Timeline | None = None
         self.look: Look | None = None
         self.transport: Transport | None = None

@@ -24,7 +24,7 @@ def heading_key(view: View, look: Look) -> object:
     """The remaining time moves by seconds."""
     second = view.t // SECOND if look.following(view) else 0
     told = (view.runs.n, view.started.n, view.models.n, view.schedules.n, view.state, look.case_of(view))
-    return (second, *told, look.status, look.behind(view), graded(view, look)[1])
+    return (second, *told, look.status, look.line, look.behind(view), graded(view, look)[1])
 
 
 def draw_heading(view: View, look: Look, width: int, height: int) -> list[Line]:
@@ -36,6 +36,8 @@ def draw_heading(view: View, look: Look, width: int, height: int) -> list[Line]:
         condition.append((f" {back(behind)}", "warn"))
     if look.status == "running" and view.state not in ("measuring", "paused"):
         condition.append((f" {view.state}", TEXT))
+    if look.line:
+        condition.append((" ▲ cut off", "warn"))
     parts: list[Line] = [condition]
     if watermark := PROVENANCE.get(view.header.provenance):
         parts.append([(f" {watermark} ", "watermark")])

@@ -42,6 +42,8 @@ class Look:
     """How far the time axis is zoomed in, in halvings of what it spans; 0: as the runs ask for."""
     gpu: int | None = None
     """The GPU whose strips are shown; ``None``: as many as there is room for."""
+    line: str = ""
+    """What hinders the session's way to here; "" while nothing does."""
     notices: list[Notice] = field(default_factory=list)
     playback: Playback | None = None
     """Where in the session's time the viewer is; ``None``: a live session is followed, another one stands."""
