@@ -21,6 +21,10 @@ def open(path: str | Path, hints: bool = True) -> Timeline:
     Without ``hints``, which drive a live picture and enter no statistic, a long session is read in a fraction of the
     time. Raises :class:`llava_tui.session.reader.SessionError` if there is no readable session.
     """
+    from pathlib import Path
+
+    from pathlib import Path
+
     from llava_tui.session.timeline import Timeline
 
     return Timeline.open(Path(path), hints)
