@@ -60,10 +60,10 @@ def model_gpus(view: View, look: Look) -> list[int]:
     runs = view.runs
     if len(view.devices) < 2:
         return []
-    first = int(runs["t"][1]) if runs.n > 1 else None
-    if first is None:
+    if runs.n < 2:
         return []
-    return look.once("model's GPUs", first, lambda: gpus_of(view.timeline.at(first)))
+    then = view.timeline.at(int(runs["t"][1]))
+    return look.once("model's GPUs", (then.t, then.samples.n, then.processes.n), lambda: gpus_of(then))
 
 
 def rows_wanted(view: View) -> tuple[int, int]:
