@@ -366,4 +366,4 @@ def _explained(said: str, at: str) -> str:
         hint = "; where ssh asks for a password, set up a key or an agent, or keep a connection open (ControlPersist)"
     elif "Host key verification failed" in said:
         hint = f"; run `ssh {at}` once to accept its key"
-    return said + hint
+    return (said.rstrip(".") if hint else said) + hint
