@@ -415,6 +415,20 @@ def test_one_gpu_can_be_chosen_and_is_shown_in_full(session: Callable[..., Timel
     assert [line[:7].strip() for line in drawn(eight(session), 80, 3, gpu=77)] == ["util0", "util5", "step"]
 
 
+def test_no_line_is_asked_for_that_stays_blank(session: Callable[..., Timeline], timeline: Timeline) -> None:
+    readings = [(at * 100 * MS, {"utilization": 50.0, "memory_used": GIB}) for at in range(30)]
+    silent = session(runs_of(("measured", "ok", 0, 2900)), machine(*readings, gpus=2)).now()
+    for view, look in (
+        (timeline.now(), Look()),
+        (silent, Look()),
+        (silent, Look(gpu=1)),
+        (eight(session), Look(gpu=1)),
+    ):
+        _, most = strips.rows_wanted(view, look)
+        assert len(strips.draw_strips(view, look, 120, most)) == most
+        assert len(strips.draw_strips(view, look, 120, most + 1)) == most
+
+
 # --- runs and incidents -----------------------------------------------------------------------------------------------
 
 

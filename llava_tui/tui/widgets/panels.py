@@ -40,5 +40,5 @@ def wants(view: View, look: Look) -> Wants:
         top_steps=max(len(step_paths(view)), 1),
         steps=steps.rows_wanted(view),
         gauges=gauges.rows_wanted(view),
-        strips=strips.rows_wanted(view),
+        strips=strips.rows_wanted(view, look),
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from llava_tui.tui.widgets import figures
 from llava_tui.tui.widgets.axis import Axis, axis_of, ruler, shows_stages, shows_steps, zooms
 from llava_tui.tui.widgets.cells import TEXT, Line, Run, fit, right, runs
@@ -34,10 +36,14 @@ def figure_width(width: int) -> int:
     return 16 if width >= WIDE else 9
 
 
-def rows_wanted(view: View) -> tuple[int, int]:
+def rows_wanted(view: View, look: Look) -> tuple[int, int]:
     """Lines with the first GPU's two strips (or the host's), the ribbon and the ruler; and with everything, each strip
     two lines high."""
-    return 4, max(len(gpus(view)), 1) * 6 + 3
+    found = gpus(view)
+    shown = 1 if look.gpu in found else max(len(found), 1)
+    # Power is the one that may not be told, and then has no strip.
+    told = not found or np.isfinite(view.samples["power_mw"][-64:]).any() or "power_mw" in view.absent(found[0])
+    return 4, shown * (6 if told else 4) + 3
 
 
 def strips_key(view: View, look: Look) -> object:
