@@ -116,8 +116,8 @@ def _swept(a: Measures, b: Measures) -> dict[str, tuple[Any, Any]]:
 
 def _texts(of: Measures) -> set[str]:
     """Distinct token sequences of the newest runs; of many runs the last few tell."""
-    ids = of.view.runs["token_ids"]
-    return {str(ids[row]) for row in of.rows[-8:]}
+    runs = of.view.runs
+    return {str(runs.value("token_ids", int(row))) for row in of.rows[-8:]}
 
 
 def _difference(key: str, a: Any, b: Any) -> str:

@@ -91,7 +91,7 @@ def work_of(view: View, case: str) -> Work:
 
     pictures = middle("frames")
     some = np.flatnonzero(mask)
-    if some.size and isinstance(facts := runs["facts"][some[0]], dict):
+    if some.size and isinstance(facts := runs.value("facts", int(some[0])), dict):
         told = facts.get("pictures")
         pictures = float(told) if isinstance(told, int) and told > 0 else pictures
     return Work(

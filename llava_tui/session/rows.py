@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from llava_tui import events
-from llava_tui.session.columns import Array, Joined, Repeated, Values, integers
+from llava_tui.session.pieces import Array, Joined, Repeated, Values, integers
 from llava_tui.session.reader import safe_struct, safe_text, safe_values
 
 Columns = Mapping[str, Values]
@@ -27,7 +27,7 @@ COLUMNS: dict[str, str] = {
     "states": "t:i state:c reason:o",
     "started": "t:i run:i kind:c case:c round:f seed:i item:c",
     "runs": "t:i run:i kind:c case:c round:f item:c outcome:c reason:o start:i wall:i rss:f frames:f prompt_tokens:f "
-    "image_tokens:f new_tokens:i text:o token_ids:o facts:o",
+    "image_tokens:f new_tokens:i text:p token_ids:p facts:p",
     "stages": "t:i run:i kind:c case:c round:f outcome:c stage:c start:i duration:f allocated:f reserved:f",
     "tokens": "t:i run:i index:i at:i id:i kind:c case:c",
     "stage_hints": "t:i run:i stage:c",

@@ -15,6 +15,7 @@ import struct
 import time
 import zlib
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,11 @@ import msgspec
 import numpy as np
 
 from llava_tui import __version__, events
-from llava_tui.session.columns import Array, Table
+from llava_tui.session.columns import Table
+from llava_tui.session.pieces import Array, Later, Packed, Repeated, without_collector
 from llava_tui.session.reader import stream_paths
 from llava_tui.session.rows import COLUMNS
-from llava_tui.session.timeline import Reading, Timeline, without_collector
+from llava_tui.session.timeline import Reading, Timeline
 
 SWITCH = "LLAVA_TUI_SHELF"
 """``0`` leaves the shelf alone: nothing is taken from it, nothing is put there."""
@@ -53,7 +55,7 @@ class _Stream(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Part(msgspec.Struct, frozen=True, gc=False):
-    """Bytes after the manifest: of an array of that type, or without one a list of objects as MessagePack."""
+    """Bytes after the manifest: an array of that type, or without one objects as MessagePack."""
 
     start: int
     size: int
@@ -61,11 +63,13 @@ class _Part(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Column(msgspec.Struct, frozen=True, gc=False):
-    """An array of ``dtype`` (empty: of objects) out of ``values``, each of them ``counts`` times in a row."""
+    """An array of ``dtype`` out of ``values``, each of them ``counts`` times in a row. Of objects: ``values`` is a list
+    of them, or as many blobs as ``counts`` has numbers, of ``sizes`` bytes each."""
 
     dtype: str
     values: _Part
     counts: _Part | None = None
+    sizes: _Part | None = None
 
 
 class _Table(msgspec.Struct, frozen=True, gc=False):
@@ -155,42 +159,51 @@ def _taken(path: Path, file: Path, streams: list[_Stream]) -> Timeline | None:
     rest = memoryview(data)[begin + size :]
     timeline = Timeline(path, hints=False)
     for name, kept in manifest.tables.items():
-        timeline.tables[name].restore(_Lazy(kept.columns, rest), kept.names, kept.n)
+        columns = {column: _later(column, told, rest) for column, told in kept.columns.items()}
+        timeline.tables[name].restore(columns, kept.names, kept.n, manifest.reading.end)
     timeline.restore(manifest.reading)
     return timeline
 
 
-class _Lazy(dict[str, Array]):
-    """A table's columns, each made when it is first asked for: a statistic needs few of them."""
+def _later(column: str, kept: _Column, data: memoryview) -> Later:
+    if kept.counts is None or kept.sizes is None:
+        return _Kept(column, kept, data)
+    ends = np.cumsum(_array(kept.sizes, data)).tolist()
+    values = _bytes(kept.values, data)
+    return Packed(
+        [values[start:end] for start, end in zip([0, *ends], ends, strict=False)], _array(kept.counts, data).tolist()
+    )
 
-    def __init__(self, columns: dict[str, _Column], data: memoryview) -> None:
-        super().__init__()
-        self._kept = columns
-        self._data = data
 
-    def __missing__(self, column: str) -> Array:
-        kept = self._kept[column]
-        array: Array
-        if not kept.dtype:
+@dataclass(frozen=True)
+class _Kept:
+    """A column in the file: a statistic needs few of them."""
+
+    name: str
+    kept: _Column
+    data: memoryview
+
+    def array(self) -> Array:
+        values = self.kept.values
+        if not values.dtype:
+            type_ = _OBJECTS.get(self.name, list[Any])
             with without_collector():
-                values = msgspec.msgpack.decode(self._bytes(kept.values), type=_OBJECTS.get(column, list[Any]))
-            array = np.fromiter(values, np.object_, len(values))
-        else:
-            array = self._array(kept.values).astype(kept.dtype, copy=False)
-            if kept.counts is not None:
-                array = array.repeat(self._array(kept.counts))
-        self[column] = array
-        return array
-
-    def _bytes(self, part: _Part) -> memoryview:
-        return self._data[part.start : part.start + part.size]
-
-    def _array(self, part: _Part) -> Array:
-        return np.frombuffer(self._bytes(part), part.dtype)
+                objects = msgspec.msgpack.decode(_bytes(values, self.data), type=type_)
+            return np.fromiter(objects, np.object_, len(objects))
+        array = _array(values, self.data).astype(self.kept.dtype, copy=False)
+        return array if self.kept.counts is None else array.repeat(_array(self.kept.counts, self.data))
 
 
 _OBJECTS: dict[str, Any] = {"event": list[events.AnyEvent], "processes": list[list[events.GpuProcess]]}
 """Columns of objects that are more than plain JSON values."""
+
+
+def _bytes(part: _Part, data: memoryview) -> memoryview:
+    return data[part.start : part.start + part.size]
+
+
+def _array(part: _Part, data: memoryview) -> Array:
+    return np.frombuffer(_bytes(part, data), part.dtype)
 
 
 # --- onto the shelf ---------------------------------------------------------------------------------------------------
@@ -229,32 +242,25 @@ def _packed(table: Table, parts: list[bytes]) -> _Table:
         parts.append(data + bytes(-len(data) % 8))  # aligned: arrays are used where they lie
         return _Part(start, len(data), dtype)
 
-    def add_array(array: Array) -> _Part:
-        return add(array.tobytes(), array.dtype.str)
+    def add_integers(values: Array) -> _Part:
+        narrow = _narrowed(values)
+        return add(narrow.tobytes(), narrow.dtype.str)
 
-    columns = {}
-    for column, kind in table.kinds.items():
-        array = table[column]
+    def add_column(column: str, kind: str) -> _Column:
+        piece = table.compact(column)
+        if kind == "p":
+            packed = piece if isinstance(piece, Packed) else Packed.of(table[column].tolist())
+            sizes = np.array([len(blob) for blob in packed.blobs], np.int64)
+            counts = add_integers(np.array(packed.counts, np.int64))
+            return _Column("", add(b"".join(packed.blobs)), counts, add_integers(sizes))
         if kind == "o":
-            columns[column] = _Column("", add(msgspec.msgpack.encode(array.tolist())))
-            continue
-        values, counts = _in_a_row(array)
-        columns[column] = _Column(
-            array.dtype.str,
-            add_array(values if kind == "f" else _narrowed(values)),
-            None if counts is None else add_array(_narrowed(counts)),
-        )
-    return _Table(table.n, columns, {column: table.vocabulary(column) for column, k in table.kinds.items() if k == "c"})
+            return _Column("", add(msgspec.msgpack.encode(table[column].tolist())))
+        values = np.asarray(piece.values if isinstance(piece, Repeated) else piece)
+        part = add(values.tobytes(), values.dtype.str) if kind == "f" else add_integers(values)
+        return _Column(values.dtype.str, part, add_integers(piece.times) if isinstance(piece, Repeated) else None)
 
-
-def _in_a_row(array: Array) -> tuple[Array, Array | None]:
-    """Values and how often each comes in a row, where that takes less room: what all stages of a run share."""
-    bits = array.view(np.int64) if array.dtype == np.float64 else array  # NaN is like NaN
-    edges = np.flatnonzero(bits[1:] != bits[:-1]) + 1
-    if 2 * edges.size >= array.size - 1:
-        return array, None
-    starts = np.concatenate([[0], edges])
-    return array[starts], np.diff(starts, append=array.size)
+    names = {column: table.vocabulary(column) for column, kind in table.kinds.items() if kind == "c"}
+    return _Table(table.n, {column: add_column(column, kind) for column, kind in table.kinds.items()}, names)
 
 
 def _narrowed(array: Array) -> Array:

@@ -6,9 +6,6 @@ The columns of each table are in ``rows.py``, the kinds of columns in ``columns.
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +14,8 @@ import msgspec
 import numpy as np
 
 from llava_tui import events
-from llava_tui.session.columns import Array, Repeated, Table, TableView
+from llava_tui.session.columns import Table, TableView
+from llava_tui.session.pieces import Array, Repeated, without_collector
 from llava_tui.session.reader import EVENTS, StreamReader, read_header, stream_paths
 from llava_tui.session.rows import COLUMNS, Starts, rows
 
@@ -200,7 +198,7 @@ class Timeline:
             return
         for name, columns, count in added:
             t = columns["t"]
-            newest = int(np.max(t.values if isinstance(t, Repeated) else t))
+            newest = int(np.max(np.asarray(t.values if isinstance(t, Repeated) else t)))
             self._end = newest if self._end is None else max(self._end, newest)
             if self.hints or name not in _HINTS:
                 self.tables[name].append(columns, count, source)
@@ -295,19 +293,3 @@ class View:
             if len(told):
                 return dict(self.absences["reasons"][told[-1]])
         return {}
-
-
-@contextmanager
-def without_collector() -> Iterator[None]:
-    """Decoding makes many objects and no cycles: collecting garbage meanwhile only costs time."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            if not gc.get_freeze_count():
-                # Among the oldest at once, where they belong; else each generation would be gone through first.
-                gc.freeze()
-                gc.unfreeze()
-            gc.enable()

@@ -404,6 +404,30 @@ def test_a_row_is_python_values(starts: TableView) -> None:
             starts.row(index)
 
 
+def test_one_value_is_what_its_column_says_whether_or_not_it_was_asked_for(make_session: MakeSession) -> None:
+    runs = 1200  # several chunks of the stream
+    happened = [
+        events.RunEnd(
+            t=run, run=run, outcome="ok", start=run, wall=1, text=[f"{run} " + "word " * 50], token_ids=[[run], [7]],
+            facts={"run": run} if run != 700 else {"beyond": 10**30},
+        )
+        for run in range(runs)
+    ]  # fmt: skip
+    first, last = make_session("first", happened[:-1]), make_session("second", happened)
+    whole, growing = Timeline.open(last).runs, Timeline.open(first)
+    append(first / "events.jsonl", happened[-1:])
+    growing.poll()
+    for table in (whole, growing.runs):
+        for column in ("run", "text", "token_ids", "facts", "outcome"):
+            asked = [table.value(column, run) for run in (0, 699, 700, runs - 1, -1)]
+            rows = [table.row(run)[column] for run in (0, 699, 700, runs - 1, -1)]
+            values = table[column] if column != "outcome" else ["ok"] * runs
+            assert asked == rows == [values[run] for run in (0, 699, 700, runs - 1, -1)]
+            assert table.value(column, 3) == values[3]
+    with pytest.raises(IndexError):
+        whole.value("run", runs)
+
+
 def test_a_table_goes_to_pandas(starts: TableView) -> None:
     pytest.importorskip("pandas")
     frame = starts.to_pandas()

@@ -52,7 +52,7 @@ def output_of(view: View, *, ended: bool = False) -> tuple[str, bool]:
             return "".join(str(text) for text in hints["text"][first:][mine]), True
     runs = view.runs
     for index in range(runs.n - 1, max(runs.n - 65, -1), -1):
-        texts = runs["text"][index]
+        texts = runs.value("text", index)
         if texts:
             return str(texts[0]), False
     return "", False
