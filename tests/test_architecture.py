@@ -5,45 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from llava_7b import CONFIG, PARAMETERS
 
 from llava_tui import architecture
 
-LLAVA_7B: dict[str, Any] = {
-    "model_type": "llava",
-    "architectures": ["LlavaForConditionalGeneration"],
-    "image_seq_length": 576,
-    "vision_feature_select_strategy": "default",
-    "vision_feature_layer": -2,
-    "vision_config": {
-        "model_type": "clip_vision_model",
-        "hidden_size": 1024,
-        "intermediate_size": 4096,
-        "num_hidden_layers": 24,
-        "num_attention_heads": 16,
-        "image_size": 336,
-        "patch_size": 14,
-    },
-    "text_config": {
-        "model_type": "llama",
-        "hidden_size": 4096,
-        "intermediate_size": 11008,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 32,
-        "vocab_size": 32064,
-        "max_position_embeddings": 4096,
-    },
-}
-
 
 def changed(**changes: Any) -> dict[str, Any]:
-    return {key: value for key, value in {**LLAVA_7B, **changes}.items() if value is not None}
+    return {key: value for key, value in {**CONFIG, **changes}.items() if value is not None}
 
 
 def test_llava_7b_has_the_parameters_that_were_counted() -> None:
-    counts = architecture.parameters(LLAVA_7B)
+    counts = architecture.parameters(CONFIG)
     assert counts is not None
-    assert sum(counts.values()) == 7_063_427_072
+    assert sum(counts.values()) == PARAMETERS
     assert counts["vision"] == pytest.approx(303.5e6, rel=1e-3)
     assert counts["projector"] == pytest.approx(21e6, rel=1e-2)
     assert counts["head"] == pytest.approx(131e6, rel=1e-2)
@@ -71,8 +45,8 @@ def test_parameters_are_those_of_a_real_model(tmp_path: Any, shape: dict[str, in
 
 
 def test_tokens_a_frame() -> None:
-    assert architecture.image_tokens(LLAVA_7B) == 576
-    assert architecture.image_tokens(LLAVA_7B, 8) == 4608
+    assert architecture.image_tokens(CONFIG) == 576
+    assert architecture.image_tokens(CONFIG, 8) == 4608
     assert architecture.image_tokens(changed(vision_feature_select_strategy="full")) == 577
     assert architecture.image_tokens(changed(vision_config={"model_type": "clip_vision_model"})) == 576
     siglip = {"model_type": "siglip_vision_model", "image_size": 384, "patch_size": 16}
@@ -83,22 +57,22 @@ def test_tokens_a_frame() -> None:
 
 def test_overflow_says_the_sum_and_what_fits() -> None:
     assert (
-        architecture.overflow(LLAVA_7B, 8, 40, 64)
+        architecture.overflow(CONFIG, 8, 40, 64)
         == "8 frames × 576 tokens + 40 prompt + 64 new = 4,712 > 4,096 context; use --frames 6 or fewer"
     )
-    assert architecture.overflow(LLAVA_7B, 6, 40, 64) == ""
-    assert architecture.overflow(LLAVA_7B, 7, 0, 64) == ""  # 4,096 exactly
-    assert architecture.overflow(LLAVA_7B, 7, 0, 65).endswith("use --frames 6 or fewer")
-    assert architecture.overflow(LLAVA_7B, 2, 3000, 100).endswith("; use --frames 1")
-    assert architecture.overflow(LLAVA_7B, 1, 40, 4000).endswith("; use fewer --new-tokens")
-    assert architecture.overflow(LLAVA_7B, 1, 40, 4000).startswith("1 frame × 576")
+    assert architecture.overflow(CONFIG, 6, 40, 64) == ""
+    assert architecture.overflow(CONFIG, 7, 0, 64) == ""  # 4,096 exactly
+    assert architecture.overflow(CONFIG, 7, 0, 65).endswith("use --frames 6 or fewer")
+    assert architecture.overflow(CONFIG, 2, 3000, 100).endswith("; use --frames 1")
+    assert architecture.overflow(CONFIG, 1, 40, 4000).endswith("; use fewer --new-tokens")
+    assert architecture.overflow(CONFIG, 1, 40, 4000).startswith("1 frame × 576")
     assert architecture.overflow(changed(text_config={}), 100, 40, 64) == ""
 
 
 @pytest.mark.parametrize(
     ("config", "answer"),
     [
-        (LLAVA_7B, True),
+        (CONFIG, True),
         (changed(architectures=None), True),
         (changed(model_type="qwen2_5_vl", architectures=["Qwen2_5_VLForConditionalGeneration"]), True),
         (changed(model_type="clip", architectures=["CLIPModel"]), False),

@@ -7,39 +7,17 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from llava_7b import CONFIG, PARAMETERS
 
 from llava_tui.costs import Underived, architecture
 
-LLAVA_7B: dict[str, Any] = {
-    "model_type": "llava",
-    "text_config": {
-        "model_type": "llama",
-        "hidden_size": 4096,
-        "intermediate_size": 11008,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 32,
-        "vocab_size": 32064,
-    },
-    "vision_config": {
-        "model_type": "clip_vision_model",
-        "hidden_size": 1024,
-        "intermediate_size": 4096,
-        "num_hidden_layers": 24,
-        "num_attention_heads": 16,
-        "image_size": 336,
-        "patch_size": 14,
-    },
-}
-PARAMETERS_7B = 7_063_427_072
-
 
 def test_llava_7b_costs_what_the_closed_formulas_say() -> None:
-    made = architecture(LLAVA_7B, "float16", PARAMETERS_7B)
+    made = architecture(CONFIG, "float16", PARAMETERS)
     assert not made.missing
-    assert made.weights == pytest.approx(PARAMETERS_7B, rel=1e-3)
+    assert made.weights == pytest.approx(PARAMETERS, rel=1e-3)
     assert made.vision_cost(1).flops == pytest.approx(0.382e12, rel=2e-3)
     assert made.projector_cost(1).flops == pytest.approx(0.024e12, rel=1e-2)
     for frames, tera in ((1, 8.4), (2, 16.1), (3, 24.1)):
@@ -57,7 +35,7 @@ def test_llava_7b_costs_what_the_closed_formulas_say() -> None:
 
 
 def test_a_batch_shares_the_weights_and_nothing_else() -> None:
-    made = architecture(LLAVA_7B)
+    made = architecture(CONFIG)
     one, four = made.decode_cost(1000), made.decode_cost(1000, 4)
     assert four.flops == 4 * one.flops
     assert four.bytes - made.decode_weight_bytes == 4 * (one.bytes - made.decode_weight_bytes)
@@ -73,7 +51,7 @@ def test_a_batch_shares_the_weights_and_nothing_else() -> None:
     ],
 )
 def test_quantised_weights_are_read_with_their_scales(quantization: dict[str, Any], low: float, high: float) -> None:
-    made = architecture(LLAVA_7B | {"quantization_config": quantization}, "float16", PARAMETERS_7B // 2)
+    made = architecture(CONFIG | {"quantization_config": quantization}, "float16", PARAMETERS // 2)
     assert low <= made.weight_bytes <= high
     # The output matrix stays as it was.
     assert made.language is not None
@@ -81,8 +59,8 @@ def test_quantised_weights_are_read_with_their_scales(quantization: dict[str, An
 
 
 def test_shared_keys_and_tied_heads_are_not_counted_twice() -> None:
-    text = LLAVA_7B["text_config"] | {"num_key_value_heads": 8, "tie_word_embeddings": True}
-    grouped, plain = architecture(LLAVA_7B | {"text_config": text}), architecture(LLAVA_7B)
+    text = CONFIG["text_config"] | {"num_key_value_heads": 8, "tie_word_embeddings": True}
+    grouped, plain = architecture(CONFIG | {"text_config": text}), architecture(CONFIG)
     assert grouped.kv_bytes == plain.kv_bytes / 4
     assert plain.weights - grouped.weights == 32064 * 4096 + 32 * 2 * 4096 * 3072
     assert grouped.decode_weight_bytes == plain.decode_weight_bytes - 2 * 32 * 2 * 4096 * 3072
@@ -92,23 +70,23 @@ def test_shared_keys_and_tied_heads_are_not_counted_twice() -> None:
     ("change", "part", "says"),
     [
         ({"text_config": {"model_type": "llama"}}, "language", "num_hidden_layers"),
-        ({"text_config": LLAVA_7B["text_config"] | {"model_type": "mamba"}}, "language", "mamba"),
-        ({"text_config": LLAVA_7B["text_config"] | {"num_local_experts": 8}}, "language", "experts"),
-        ({"text_config": LLAVA_7B["text_config"] | {"hidden_size": "4096"}}, "language", "hidden_size"),
-        ({"text_config": LLAVA_7B["text_config"] | {"head_dim": [1]}}, "language", "config"),
+        ({"text_config": CONFIG["text_config"] | {"model_type": "mamba"}}, "language", "mamba"),
+        ({"text_config": CONFIG["text_config"] | {"num_local_experts": 8}}, "language", "experts"),
+        ({"text_config": CONFIG["text_config"] | {"hidden_size": "4096"}}, "language", "hidden_size"),
+        ({"text_config": CONFIG["text_config"] | {"head_dim": [1]}}, "language", "config"),
         ({"vision_config": {"model_type": "qwen2_vl_vision"}}, "vision", "qwen2_vl_vision"),
         ({"vision_config": None}, "vision", "no vision part"),
         ({"model_type": "fuyu"}, "projector", "fuyu"),
     ],
 )
 def test_what_a_config_does_not_tell_is_unknown_with_its_reason(change: dict[str, Any], part: str, says: str) -> None:
-    made = architecture(LLAVA_7B | change)
+    made = architecture(CONFIG | change)
     assert getattr(made, part) is None
     assert says in made.missing[part]
 
 
 def test_a_model_that_is_not_what_its_config_says_is_unknown() -> None:
-    made = architecture(LLAVA_7B, "float16", 2 * PARAMETERS_7B)
+    made = architecture(CONFIG, "float16", 2 * PARAMETERS)
     assert made.language is None
     assert "7,062,828,032 parameters" in made.missing["language"]
 
@@ -124,11 +102,11 @@ def parts(known: dict[str, Any]) -> st.SearchStrategy[dict[str, Any]]:
     return st.dictionaries(st.sampled_from(sorted(known)), SIZES, max_size=4).map(lambda damage: known | damage)
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])  # the first text takes seconds
 @given(
     family=st.sampled_from(["llava", "vipllava", "internvl", "gemma3", "idefics3", "paligemma", ""]),
-    text=parts(LLAVA_7B["text_config"] | {"head_dim": 128, "sliding_window": 4096, "layer_types": []}),
-    vision=parts(LLAVA_7B["vision_config"] | {"num_channels": 3}),
+    text=parts(CONFIG["text_config"] | {"head_dim": 128, "sliding_window": 4096, "layer_types": []}),
+    vision=parts(CONFIG["vision_config"] | {"num_channels": 3}),
     own=st.dictionaries(
         st.sampled_from(
             ["vision_feature_layer", "downsample_ratio", "mm_tokens_per_image", "scale_factor", "quantization_config"]

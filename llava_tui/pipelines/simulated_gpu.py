@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from llava_tui.analysis.peaks import TABLE, key
 from llava_tui.events import GpuAbsent, GpuDevice, GpuProcess, GpuSample, HostSample, TelemetryEvent
 from llava_tui.pipelines.simulated_faults import Effects
 
@@ -35,10 +36,6 @@ class Gpu:
     """A board by its data sheet."""
 
     name: str
-    flops: float
-    """Dense fp16 with fp32 accumulation, FLOP/s."""
-    bandwidth: float
-    """Bytes a second."""
     memory: int
     idle_w: float
     limit_w: float
@@ -54,85 +51,45 @@ class Gpu:
     decode_efficiency: float
     """Share of the bandwidth that one-token steps reach."""
 
+    @property
+    def flops(self) -> float:
+        """Dense fp16 with fp32 accumulation, FLOP/s, by the table that the roofline goes by."""
+        return TABLE[key(self.name)].flops["float16"]
+
+    @property
+    def bandwidth(self) -> float:
+        """Bytes a second, by the same table."""
+        return TABLE[key(self.name)].bandwidth
+
 
 GPUS: dict[str, Gpu] = {
     # The efficiencies are plausible, not measured; below 1, so that no simulated time beats the roofline's floor.
     "a100": Gpu(
-        name="NVIDIA A100-SXM4-80GB",
-        flops=312e12,
-        bandwidth=2.039e12,
-        memory=81_920 << 20,
-        idle_w=62,
-        limit_w=400,
-        idle_mhz=210,
-        boost_mhz=1410,
-        memory_mhz=1593,
-        degrees_per_w=0.09,
-        prefill_efficiency=0.62,
-        vision_efficiency=0.50,
-        decode_efficiency=0.60,
+        name="NVIDIA A100-SXM4-80GB", memory=81_920 << 20, idle_w=62, limit_w=400, idle_mhz=210, boost_mhz=1410,
+        memory_mhz=1593, degrees_per_w=0.09,
+        prefill_efficiency=0.62, vision_efficiency=0.50, decode_efficiency=0.60,
     ),
     "h100": Gpu(
-        name="NVIDIA H100 80GB HBM3",
-        flops=989e12,
-        bandwidth=3.35e12,
-        memory=81_559 << 20,
-        idle_w=70,
-        limit_w=700,
-        idle_mhz=345,
-        boost_mhz=1980,
-        memory_mhz=2619,
-        degrees_per_w=0.055,
-        prefill_efficiency=0.52,
-        vision_efficiency=0.45,
-        decode_efficiency=0.56,
+        name="NVIDIA H100 80GB HBM3", memory=81_559 << 20, idle_w=70, limit_w=700, idle_mhz=345, boost_mhz=1980,
+        memory_mhz=2619, degrees_per_w=0.055,
+        prefill_efficiency=0.52, vision_efficiency=0.45, decode_efficiency=0.56,
     ),
     "rtx-4090": Gpu(
-        name="NVIDIA GeForce RTX 4090",
-        flops=165e12,
-        bandwidth=1.008e12,
-        memory=24_564 << 20,
-        idle_w=22,
-        limit_w=450,
-        idle_mhz=210,
-        boost_mhz=2520,
-        memory_mhz=10_501,
-        degrees_per_w=0.09,
-        prefill_efficiency=0.60,
-        vision_efficiency=0.50,
-        decode_efficiency=0.60,
+        name="NVIDIA GeForce RTX 4090", memory=24_564 << 20, idle_w=22, limit_w=450, idle_mhz=210, boost_mhz=2520,
+        memory_mhz=10_501, degrees_per_w=0.09,
+        prefill_efficiency=0.60, vision_efficiency=0.50, decode_efficiency=0.60,
     ),
     "rtx-3090": Gpu(
-        name="NVIDIA GeForce RTX 3090",
-        flops=71e12,
-        bandwidth=0.936e12,
-        memory=24_576 << 20,
-        idle_w=25,
-        limit_w=350,
-        idle_mhz=210,
-        boost_mhz=1695,
-        memory_mhz=9751,
-        degrees_per_w=0.12,
-        prefill_efficiency=0.70,
-        vision_efficiency=0.58,
-        decode_efficiency=0.66,
+        name="NVIDIA GeForce RTX 3090", memory=24_576 << 20, idle_w=25, limit_w=350, idle_mhz=210, boost_mhz=1695,
+        memory_mhz=9751, degrees_per_w=0.12,
+        prefill_efficiency=0.70, vision_efficiency=0.58, decode_efficiency=0.66,
     ),
     "t4": Gpu(
-        name="Tesla T4",
-        flops=65e12,
-        bandwidth=0.320e12,
-        memory=15_360 << 20,
-        idle_w=10,
-        limit_w=70,
-        idle_mhz=300,
-        boost_mhz=1590,
-        memory_mhz=5001,
-        degrees_per_w=0.6,
-        prefill_efficiency=0.40,
-        vision_efficiency=0.38,
-        decode_efficiency=0.70,
+        name="Tesla T4", memory=15_360 << 20, idle_w=10, limit_w=70, idle_mhz=300, boost_mhz=1590,
+        memory_mhz=5001, degrees_per_w=0.6,
+        prefill_efficiency=0.40, vision_efficiency=0.38, decode_efficiency=0.70,
     ),
-}
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

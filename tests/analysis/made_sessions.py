@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from headers import make_header
+from llava_7b import CONFIG, PARAMETERS
 
 from llava_tui import events
 from llava_tui.pipelines.base import LLAVA_STAGES, LOAD_STAGES
@@ -15,38 +17,17 @@ from llava_tui.session.timeline import Timeline, View
 from llava_tui.session.writer import write_atomically
 
 MS = 1_000_000
-CONFIG: dict[str, Any] = {
-    "model_type": "llava",
-    "text_config": {
-        "model_type": "llama",
-        "hidden_size": 4096,
-        "intermediate_size": 11008,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 32,
-        "vocab_size": 32064,
-    },
-    "vision_config": {
-        "model_type": "clip_vision_model",
-        "hidden_size": 1024,
-        "intermediate_size": 4096,
-        "num_hidden_layers": 24,
-        "num_attention_heads": 16,
-        "image_size": 336,
-        "patch_size": 14,
-    },
-}
 MODEL = events.ModelFacts(
     t=2,
     name="llava-1.5-7b",
     model_type="llava",
-    parameters=7_063_427_072,
+    parameters=PARAMETERS,
     dtype="float16",
     device="cuda:0",
     device_name="NVIDIA A100-SXM4-80GB",
     attention="sdpa (flash)",
     context_length=4096,
-    weights_bytes=2 * 7_063_427_072,
+    weights_bytes=2 * PARAMETERS,
     config=CONFIG,
 )
 LEAVES = [info.path for info in LLAVA_STAGES if "." in info.path]
@@ -92,12 +73,9 @@ def make(
         batch=tuple(dict.fromkeys(case.batch for case in cases)),
         new_tokens=tuple(dict.fromkeys(case.new_tokens for case in cases)),
     )
-    fields: dict[str, Any] = {
-        "schema": events.SCHEMA, "id": folder.name, "created": "2026-01-01T00:00:00+00:00", "t0": 0, "wall0": 0,
-        "provenance": "pretrained", "pipeline": "llava", "model": "llava-1.5-7b", "plan": plan.to_dict(),
-        "host": events.HostFacts(hostname="h", os="Linux", cpu="a CPU", cores=16, memory=1 << 37),
-    }  # fmt: skip
-    write_atomically(folder / "session.json", events.Header(**(fields | (header or {}))))
+    host = events.HostFacts(hostname="h", os="Linux", cpu="a CPU", cores=16, memory=1 << 37)
+    fields: dict[str, Any] = {"model": "llava-1.5-7b", "plan": plan.to_dict(), "host": host}
+    write_atomically(folder / "session.json", make_header(folder.name, **(fields | (header or {}))))
     lines: list[Any] = [
         events.StageTree(t=1, stages=[*LOAD_STAGES, *LLAVA_STAGES]),
         model,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from headers import make_header
 
 from llava_tui import events
 from llava_tui.session.timeline import Timeline, View
@@ -48,19 +49,7 @@ def record(
     cases = cases or {"a": {"frames": 4, "batch": 1, "new_tokens": tokens}}
     stages = stages or STAGES
     path.mkdir(parents=True)
-    facts: dict[str, Any] = {"provenance": "pretrained", "pipeline": "llava", "model": "m", "plan": {}}
-    facts["host"] = events.HostFacts(hostname="h", os="o", cpu="c", cores=2, memory=1)
-    write_atomically(
-        path / "session.json",
-        events.Header(
-            schema=events.SCHEMA,
-            id=path.name,
-            created="2026-01-01T00:00:00+00:00",
-            t0=0,
-            wall0=0,
-            **(facts | (header or {})),
-        ),
-    )
+    write_atomically(path / "session.json", make_header(path.name, **(header or {})))
     stream, telemetry = StreamWriter(path / "events.jsonl"), StreamWriter(path / "telemetry.jsonl")
     loaded: dict[str, Any] = {"name": "m", "model_type": "llava", "parameters": 1, "dtype": "float16", "device": "cuda"}
     stream.write(events.ModelFacts(t=0, **(loaded | {"digest": "d" * 64} | (model or {}))))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from headers import make_header
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,12 +26,7 @@ THERMAL = 0x20
 def write(path: Path, told: list[Any]) -> Path:
     """A session of these events."""
     path.mkdir(parents=True, exist_ok=True)
-    host = events.HostFacts(hostname="h", os="o", cpu="c", cores=2, memory=1)
-    header = events.Header(
-        schema=events.SCHEMA, id=path.name, created="2026-01-01T00:00:00+00:00", t0=0, wall0=0,
-        provenance="pretrained", pipeline="llava", model="m", plan={}, host=host,
-    )  # fmt: skip
-    write_atomically(path / "session.json", header)
+    write_atomically(path / "session.json", make_header(path.name))
     machine = (events.GpuDevice, events.GpuSample, events.GpuAbsent, events.HostSample)
     for name, wanted in (("events", False), ("telemetry", True)):
         stream = StreamWriter(path / f"{name}.jsonl")

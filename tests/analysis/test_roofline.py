@@ -4,7 +4,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from made_sessions import CONFIG, MODEL, a100, make
+from llava_7b import CONFIG
+from made_sessions import MODEL, a100, make
 
 from llava_tui.analysis.peaks import TABLE, Peaks, peaks_of
 from llava_tui.analysis.roofline import DECODE_STEP, Roofline, device_of, floor_of, roofline

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from headers import make_header
 
 from llava_tui import events
 from llava_tui.analysis.measures import ALL_CASES
@@ -32,12 +33,7 @@ class Recording:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        host = events.HostFacts(hostname="h", os="o", cpu="c", cores=2, memory=1)
-        header = events.Header(
-            schema=events.SCHEMA, id=path.name, created="2026-01-01T00:00:00+00:00", t0=0, wall0=0,
-            provenance="pretrained", pipeline="llava", model="m", plan={}, host=host,
-        )  # fmt: skip
-        write_atomically(path / "session.json", header)
+        write_atomically(path / "session.json", make_header(path.name))
         self.stream = StreamWriter(path / "events.jsonl")
         self.t = 0
         self.run = 0

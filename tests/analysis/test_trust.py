@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 import scipy.stats
+from headers import HOST, make_header
 
 from llava_tui import events
 from llava_tui.analysis.machine import gpus_of
@@ -177,14 +178,9 @@ class Session:
         self.path = path
         self.blind = blind
         path.mkdir(exist_ok=True)
-        host = events.HostFacts(hostname="h", os="o", cpu="c", cores=8, memory=1)
-        write_atomically(
-            path / "session.json",
-            events.Header(
-                schema=events.SCHEMA, id="x", created="2026-01-01T00:00:00+00:00", t0=0, wall0=0,
-                provenance=provenance, pipeline="llava", model="m", plan={}, host=host, pid=pid,
-            ),
-        )  # fmt: skip
+        host = msgspec.structs.replace(HOST, cores=8)
+        header = make_header("x", provenance=provenance, host=host, pid=pid)
+        write_atomically(path / "session.json", header)
         self.stream = StreamWriter(path / "events.jsonl")
         self.telemetry = StreamWriter(path / "telemetry.jsonl")
         stages = [events.StageInfo("generate", "3 generate"), events.StageInfo("generate.decode", "decode", "device")]

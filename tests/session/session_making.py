@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import headers
+
 from llava_tui import events
 from llava_tui.session import writer
 
@@ -16,19 +18,10 @@ MountNamespace = Callable[[str, str], "subprocess.CompletedProcess[str]"]
 
 
 def make_header(id_: str = "example", **changes: Any) -> events.Header:
-    values: dict[str, Any] = {
-        "schema": events.SCHEMA,
-        "id": id_,
-        "created": "2026-01-01T00:00:00+00:00",
-        "t0": 0,
-        "wall0": 1_767_225_600_000_000_000,
-        "provenance": "simulated",
-        "pipeline": "simulated",
-        "model": "llava-1.5-7b",
-        "plan": {"frames": [4]},
-        "host": events.HostFacts(hostname="h", os="Linux", cpu="cpu", cores=2, memory=1 << 34),
-    }
-    return events.Header(**(values | changes))
+    """Of a simulated session."""
+    simulated: dict[str, Any] = {"provenance": "simulated", "pipeline": "simulated", "model": "llava-1.5-7b"}
+    when: dict[str, Any] = {"wall0": 1_767_225_600_000_000_000, "plan": {"frames": [4]}}
+    return headers.make_header(id_, **(simulated | when | changes))
 
 
 def append(stream: Path, happened: Iterable[Any]) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import headers
+
 from llava_tui import events
 from llava_tui.session import writer
 
@@ -147,19 +149,13 @@ def course(
 
 
 def make_header(id_: str, **changes: Any) -> events.Header:
+    """Of a session of the tiny model on a clip."""
     values: dict[str, Any] = {
-        "schema": events.SCHEMA,
-        "id": id_,
-        "created": "2026-01-01T00:00:00+00:00",
-        "t0": 0,
         "wall0": 1_767_225_600_000_000_000,
-        "provenance": "pretrained",
-        "pipeline": "llava",
         "model": "tiny/llava",
         "plan": {"inputs": ["clip.mp4"]},
-        "host": events.HostFacts(hostname="h", os="Linux", cpu="cpu", cores=2, memory=1 << 34),
     }
-    return events.Header(**(values | changes))
+    return headers.make_header(id_, **(values | changes))
 
 
 class Recording:
