@@ -7,6 +7,7 @@ where it was.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 import shlex
@@ -238,7 +239,8 @@ class RemoteSource:
         script = _script()
         line = Ssh(self._ssh, self._address, _command(script), may_ask=may_ask)
         try:
-            line.write(script + self._request())
+            with contextlib.suppress(OSError):  # it has ended already: why, it says itself
+                line.write(script + self._request())
             with self._up:
                 self._line = line
             self._listen(line, patience=math.inf if may_ask else self._silence + 15)
