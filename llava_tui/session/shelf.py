@@ -15,16 +15,12 @@ import struct
 import time
 import zlib
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
-import numpy as np
 
 from llava_tui import __version__, events
-from llava_tui.session.columns import Table
-from llava_tui.session.pieces import Array, Later, Packed, Repeated, without_collector
+from llava_tui.session.packing import Contents, pack, unpack
 from llava_tui.session.reader import stream_paths
 from llava_tui.session.rows import COLUMNS
 from llava_tui.session.timeline import Reading, Timeline
@@ -39,9 +35,9 @@ SETTLED_NS = 1_000_000_000
 """A stream that changed more recently is not kept: the next change might not show in its time."""
 _ABANDONED_S = 3600.0
 _ENDS = 64 << 10
-_MAGIC = b"llava-tui shelf 1\n"
+_MAGIC = b"llava-tui shelf v01\n"
 _HEAD = struct.Struct("<QI")
-"""After the magic: bytes of the manifest; the checksum of all that follows."""
+"""After the magic: bytes of the manifest; the checksum of all that follows. 32 bytes in all: arrays stay aligned."""
 
 
 class _Stream(msgspec.Struct, frozen=True, gc=False):
@@ -54,37 +50,13 @@ class _Stream(msgspec.Struct, frozen=True, gc=False):
     ends: bytes
 
 
-class _Part(msgspec.Struct, frozen=True, gc=False):
-    """Bytes after the manifest: an array of that type, or without one objects as MessagePack."""
-
-    start: int
-    size: int
-    dtype: str
-
-
-class _Column(msgspec.Struct, frozen=True, gc=False):
-    """An array of ``dtype`` out of ``values``, each of them ``counts`` times in a row. Of objects: ``values`` is a list
-    of them, or as many blobs as ``counts`` has numbers, of ``sizes`` bytes each."""
-
-    dtype: str
-    values: _Part
-    counts: _Part | None = None
-    sizes: _Part | None = None
-
-
-class _Table(msgspec.Struct, frozen=True, gc=False):
-    n: int
-    columns: dict[str, _Column]
-    names: dict[str, list[str]]
-
-
 class _Manifest(msgspec.Struct, frozen=True, gc=False):
     version: str
     layout: dict[str, str]
     """The tables' columns when it was written."""
     streams: list[_Stream]
     reading: Reading
-    tables: dict[str, _Table]
+    tables: dict[str, Contents]
 
 
 def read(path: Path) -> Timeline:
@@ -156,54 +128,12 @@ def _taken(path: Path, file: Path, streams: list[_Stream]) -> Timeline | None:
         return None
     with suppress(OSError):
         os.utime(file)  # opened now: others give way first
-    rest = memoryview(data)[begin + size :]
+    rest = memoryview(data)[begin + size + -size % 8 :]
     timeline = Timeline(path, hints=False)
-    for name, kept in manifest.tables.items():
-        columns = {column: _later(column, told, rest) for column, told in kept.columns.items()}
-        timeline.tables[name].restore(columns, kept.names, kept.n, manifest.reading.end)
+    for name, contents in manifest.tables.items():
+        unpack(timeline.tables[name], contents, rest, manifest.reading.end)
     timeline.restore(manifest.reading)
     return timeline
-
-
-def _later(column: str, kept: _Column, data: memoryview) -> Later:
-    if kept.counts is None or kept.sizes is None:
-        return _Kept(column, kept, data)
-    ends = np.cumsum(_array(kept.sizes, data)).tolist()
-    values = _bytes(kept.values, data)
-    return Packed(
-        [values[start:end] for start, end in zip([0, *ends], ends, strict=False)], _array(kept.counts, data).tolist()
-    )
-
-
-@dataclass(frozen=True)
-class _Kept:
-    """A column in the file: a statistic needs few of them."""
-
-    name: str
-    kept: _Column
-    data: memoryview
-
-    def array(self) -> Array:
-        values = self.kept.values
-        if not values.dtype:
-            type_ = _OBJECTS.get(self.name, list[Any])
-            with without_collector():
-                objects = msgspec.msgpack.decode(_bytes(values, self.data), type=type_)
-            return np.fromiter(objects, np.object_, len(objects))
-        array = _array(values, self.data).astype(self.kept.dtype, copy=False)
-        return array if self.kept.counts is None else array.repeat(_array(self.kept.counts, self.data))
-
-
-_OBJECTS: dict[str, Any] = {"event": list[events.AnyEvent], "processes": list[list[events.GpuProcess]]}
-"""Columns of objects that are more than plain JSON values."""
-
-
-def _bytes(part: _Part, data: memoryview) -> memoryview:
-    return data[part.start : part.start + part.size]
-
-
-def _array(part: _Part, data: memoryview) -> Array:
-    return np.frombuffer(_bytes(part, data), part.dtype)
 
 
 # --- onto the shelf ---------------------------------------------------------------------------------------------------
@@ -213,14 +143,15 @@ def _keep(timeline: Timeline, file: Path, streams: list[_Stream]) -> None:
     """Puts a timeline on the shelf. Where that cannot be done nothing is kept: it would only have saved time."""
     parts: list[bytes] = []
     try:
-        tables = {name: _packed(table, parts) for name, table in timeline.tables.items()}
-    except (ValueError, OverflowError, RecursionError):  # JSON that MessagePack does not take: integers beyond 64 bits
+        tables = {name: pack(table, parts) for name, table in timeline.tables.items()}
+    except (ValueError, OverflowError, RecursionError):
         return
     manifest = msgspec.msgpack.encode(_Manifest(__version__, COLUMNS, streams, timeline.reading, tables))
-    size = len(_MAGIC) + _HEAD.size + len(manifest) + sum(map(len, parts))
+    parts = [manifest, bytes(-len(manifest) % 8), *parts]
+    size = len(_MAGIC) + _HEAD.size + sum(map(len, parts))
     if size > MOST:
         return
-    checksum = zlib.crc32(manifest)
+    checksum = 0
     for part in parts:
         checksum = zlib.crc32(part, checksum)
     temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
@@ -229,48 +160,11 @@ def _keep(timeline: Timeline, file: Path, streams: list[_Stream]) -> None:
         _make_room(file.parent, size)
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with open(fd, "wb") as out:
-            out.writelines([_MAGIC, _HEAD.pack(len(manifest), checksum), manifest, *parts])
+            out.writelines([_MAGIC, _HEAD.pack(len(manifest), checksum), *parts])
         temporary.replace(file)  # two that write at once each write all of it: the last one stays
     except OSError:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-
-
-def _packed(table: Table, parts: list[bytes]) -> _Table:
-    def add(data: bytes, dtype: str = "") -> _Part:
-        start = sum(map(len, parts))
-        parts.append(data + bytes(-len(data) % 8))  # aligned: arrays are used where they lie
-        return _Part(start, len(data), dtype)
-
-    def add_integers(values: Array) -> _Part:
-        narrow = _narrowed(values)
-        return add(narrow.tobytes(), narrow.dtype.str)
-
-    def add_column(column: str, kind: str) -> _Column:
-        piece = table.compact(column)
-        if kind == "p":
-            packed = piece if isinstance(piece, Packed) else Packed.of(table[column].tolist())
-            sizes = np.array([len(blob) for blob in packed.blobs], np.int64)
-            counts = add_integers(np.array(packed.counts, np.int64))
-            return _Column("", add(b"".join(packed.blobs)), counts, add_integers(sizes))
-        if kind == "o":
-            return _Column("", add(msgspec.msgpack.encode(table[column].tolist())))
-        values = np.asarray(piece.values if isinstance(piece, Repeated) else piece)
-        part = add(values.tobytes(), values.dtype.str) if kind == "f" else add_integers(values)
-        return _Column(values.dtype.str, part, add_integers(piece.times) if isinstance(piece, Repeated) else None)
-
-    names = {column: table.vocabulary(column) for column, kind in table.kinds.items() if kind == "c"}
-    return _Table(table.n, {column: add_column(column, kind) for column, kind in table.kinds.items()}, names)
-
-
-def _narrowed(array: Array) -> Array:
-    """Integers in as few bytes as hold them all."""
-    if array.size:
-        low, high = array.min(), array.max()
-        for dtype in (np.int8, np.int16, np.int32):
-            if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
-                return array.astype(dtype)
-    return array
 
 
 def _make_room(shelf: Path, size: int) -> None:

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from session_making import MakeSession, append, make_header
 
 from llava_tui import events
-from llava_tui.session import shelf, store
+from llava_tui.session import packing, shelf, store
 from llava_tui.session.reader import SessionError
 from llava_tui.session.timeline import Timeline
 
@@ -250,6 +250,6 @@ for _ in range(20):
     [([0, 127], 1), ([-129, 5], 2), ([-(2**31), 2**31 - 1], 4), ([2**31], 8), ([-1, 2**63 - 1], 8), ([-(2**63)], 8)],
 )
 def test_integers_take_as_few_bytes_as_hold_them(values: list[int], bytes_: int) -> None:
-    narrow = shelf._narrowed(np.array(values, np.int64))
+    narrow = packing._narrowed(np.array(values, np.int64))
     assert narrow.tolist() == values
     assert narrow.itemsize == bytes_
