@@ -78,6 +78,14 @@ def number(value: float | None, unit: str = "") -> str:
     return f"{digits(value)} {unit}".rstrip()
 
 
+def change(fraction: float | None) -> str:
+    """A relative change with its sign, one place: ``+4.2 %``, ``−0.3 %``."""
+    if fraction is None or not math.isfinite(fraction):
+        return UNKNOWN
+    value = round(100 * fraction, 1)
+    return f"{'+' if value > 0 else '−' if value < 0 else ''}{abs(value):.1f} %"
+
+
 def counted(number: int, one: str, many: str = "") -> str:
     """``1 round``, ``2 rounds``; ``many`` where it is not ``one`` with an s behind."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"

@@ -54,3 +54,11 @@ def test_one_is_singular() -> None:
     ]
     assert units.counted(1, "other process", "other processes") == "1 other process"
     assert units.counted(3, "other process", "other processes") == "3 other processes"
+
+
+@pytest.mark.parametrize(
+    ("fraction", "text"),
+    [(0.042, "+4.2 %"), (-0.003, "−0.3 %"), (0.0004, "0.0 %"), (-0.0004, "0.0 %"), (None, "—"), (math.nan, "—")],
+)
+def test_a_change_says_its_direction_and_none_where_it_rounds_to_nothing(fraction: float | None, text: str) -> None:
+    assert units.change(fraction) == text

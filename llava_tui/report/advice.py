@@ -17,7 +17,8 @@ from llava_tui.analysis.trial import Proof, prove, trial_plan
 from llava_tui.analysis.whole import Analysis
 from llava_tui.plan import Plan, from_dict
 from llava_tui.report import progress
-from llava_tui.report.analysis import WATERMARK, advice_lines, command, nothing
+from llava_tui.report.advice_lines import advice_lines, command, nothing
+from llava_tui.report.page import WATERMARK
 from llava_tui.session import store
 from llava_tui.session.reader import SessionError, safe_text
 from llava_tui.session.timeline import View

@@ -11,6 +11,7 @@ import msgspec
 from llava_tui import units
 from llava_tui.analysis.comparison import Comparison, Row
 from llava_tui.analysis.verdict import Verdict, least_single
+from llava_tui.report.page import WATERMARK
 
 MARKS: dict[Verdict, str] = {
     "faster": "▼ FASTER",
@@ -19,7 +20,6 @@ MARKS: dict[Verdict, str] = {
     "inconclusive": "? INCONCLUSIVE",
     "not comparable": "✗ NOT COMPARABLE",
 }
-WATERMARK = "SIMULATED: times from a model of the hardware, not from hardware"
 
 
 def as_text(comparisons: Sequence[Comparison]) -> str:
@@ -65,7 +65,7 @@ def _table(one: Comparison) -> list[str]:
         before = row.family
         name = "  " * row.depth + row.title
         lines.append(
-            f"  {name:<{width}}{_value(row, row.a):>14}{_value(row, row.b):>14}{_signed(row.effect):>13}"
+            f"  {name:<{width}}{_value(row, row.a):>14}{_value(row, row.b):>14}{units.change(row.effect):>13}"
             f"  {_interval(row):<23}{_verdict(row, one, common)}".rstrip()
         )
     return lines
@@ -88,7 +88,7 @@ def as_markdown(comparisons: Sequence[Comparison]) -> str:
                 "&emsp;" * row.depth + row.title,
                 _value(row, row.a),
                 _value(row, row.b),
-                _signed(row.effect),
+                units.change(row.effect),
                 _interval(row),
                 _verdict(row, one, common),
             )
@@ -123,18 +123,10 @@ def _value(row: Row, value: float | None) -> str:
     return units.duration(value) if row.unit == "ns" else units.number(value, row.unit)
 
 
-def _signed(fraction: float | None) -> str:
-    """A change in percent, one place."""
-    if fraction is None:
-        return units.UNKNOWN
-    value = round(100 * fraction, 1)
-    return f"{'+' if value > 0 else '−' if value < 0 else ''}{abs(value):.1f} %"
-
-
 def _interval(row: Row) -> str:
     if row.low is None:
         return units.UNKNOWN
-    return f"{_signed(row.low)} … {_signed(row.high)}"
+    return f"{units.change(row.low)} … {units.change(row.high)}"
 
 
 def _verdict(row: Row, one: Comparison, common: str) -> str:
@@ -143,7 +135,7 @@ def _verdict(row: Row, one: Comparison, common: str) -> str:
     if why and why != common:
         text += f": {why}"
     if row.cycles is not None:
-        text += f" (in cycles {_signed(row.cycles)})"
+        text += f" (in cycles {units.change(row.cycles)})"
     return text
 
 

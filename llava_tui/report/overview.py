@@ -12,6 +12,7 @@ from llava_tui.analysis.statistics import Summary
 from llava_tui.analysis.steps import StepRow, StepTable, case_ids, step_table
 from llava_tui.analysis.trust import Trust, badge
 from llava_tui.report import facts
+from llava_tui.report.page import WATERMARK, interval
 from llava_tui.session.reader import SessionError, safe_text
 from llava_tui.session.store import SessionInfo
 from llava_tui.session.timeline import Timeline, View
@@ -68,7 +69,7 @@ def as_json(info: SessionInfo, timeline: Timeline, case: str | None = None) -> s
 
 def _head(info: SessionInfo, timeline: Timeline, view: View) -> list[str]:
     header = timeline.header
-    watermark = {"simulated": "   SIMULATED: times from a model of the hardware, not from hardware"}.get(
+    watermark = {"simulated": f"   {WATERMARK}"}.get(
         header.provenance, "" if header.provenance == "pretrained" else f"   {header.provenance}"
     )
     lines = [f"{info.id}  {info.status}{watermark}"]
@@ -148,17 +149,9 @@ def _row_text(row: StepRow) -> str:
     title = "  " * row.depth + row.title
     bar = "█" * round((row.share or 0) * BAR) if row.path != "wall" else ""
     return (
-        f"  {title:<22}{units.duration(row.summary.median):>10}  {_interval(row.summary):<22}"
+        f"  {title:<22}{units.duration(row.summary.median):>10}  {interval(row.summary):<22}"
         f"{units.percent(row.share):>8}  {bar}"
     ).rstrip()
-
-
-def _interval(summary: Summary) -> str:
-    if summary.n == 0:
-        return units.UNKNOWN
-    if summary.low is None:
-        return f"too few ({summary.n} of 6)"
-    return units.interval(summary.low, summary.high, summary.n)
 
 
 def _case_json(table: StepTable, of: Footprint) -> dict[str, Any]:

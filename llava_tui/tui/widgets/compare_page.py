@@ -92,7 +92,7 @@ def draw_table(group: Group, chosen: str, width: int) -> list[Line]:
                 continue
             glyph, word, style = VERDICTS[other.verdict]
             word = f" {word}" if cell >= 20 and len(word) < 9 else ""
-            line.append((right(f"{_signed(other.effect)} {glyph}{word}", cell), style))
+            line.append((right(f"{units.change(other.effect)} {glyph}{word}", cell), style))
         lines.append(line)
     return lines
 
@@ -111,7 +111,9 @@ def _pair_table(one: Comparison, rows: Sequence[Row], chosen: str, width: int) -
         glyph, word, style = VERDICTS[row.verdict]
         line = _begin(row, chosen, title)
         line += [(right(_value(row, row.a), FIGURE) + right(_value(row, row.b), FIGURE), TEXT)]
-        line.append((right(_signed(row.effect), FIGURE - 1), style if row.verdict in ("faster", "slower") else TEXT))
+        line.append(
+            (right(units.change(row.effect), FIGURE - 1), style if row.verdict in ("faster", "slower") else TEXT)
+        )
         if wide:
             line.append((left("   " + _interval(row), 24), "dim"))
         line.append((f"  {glyph} {word}", style))
@@ -136,15 +138,8 @@ def _value(row: Row, value: float | None) -> str:
     return units.duration(value) if row.unit == "ns" else units.number(value, row.unit.split("/")[0] + "/s")
 
 
-def _signed(fraction: float | None) -> str:
-    if fraction is None:
-        return units.UNKNOWN
-    value = round(100 * fraction, 1)
-    return f"{'+' if value > 0 else '−' if value < 0 else ''}{abs(value):.1f} %"
-
-
 def _interval(row: Row) -> str:
-    return units.UNKNOWN if row.low is None else f"{_signed(row.low)} … {_signed(row.high)}"
+    return units.UNKNOWN if row.low is None else f"{units.change(row.low)} … {units.change(row.high)}"
 
 
 # --- distributions ----------------------------------------------------------------------------------------------------
