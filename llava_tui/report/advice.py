@@ -137,11 +137,10 @@ def proof_text(view: View, advice: Advice, proof: Proof, trial: str) -> str:
 
 
 def _predicted(proof: Proof) -> str:
-    most = f"at most {units.percent(proof.bound)} of the {proof.metric}"
+    most = f"at most {units.percent(proof.bound)}" if proof.bound is not None else ""
     if proof.predicted is None:
-        return f"nothing: {most if proof.bound is not None else 'no bound is known'}"
-    saves = f"saves {units.percent(proof.predicted)} of the {proof.metric}"
-    return saves + (f", {most.removesuffix(f' of the {proof.metric}')}" if proof.bound is not None else "")
+        return "nothing" + (f": {most} of the {proof.metric}" if most else "")
+    return f"saves {units.percent(proof.predicted)} of the {proof.metric}" + (f", {most}" if most else "")
 
 
 def _values(view: View, case: str) -> dict[str, Any]:

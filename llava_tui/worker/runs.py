@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,10 @@ from llava_tui.worker.sink import StreamLost
 from llava_tui.worker.summary import Summary
 
 log = logging.getLogger(__name__)
+
+
+RETRIES = 3
+"""How often a measured run of a case is run again because it was disturbed, before the case is given up."""
 
 
 class DeviceLost(Exception):
@@ -61,6 +66,8 @@ class Runs:
         self._recorder: Recorder | None = None
         self._own_ids: dict[str, list[list[int]]] = {}
         self._pairs: tuple[str, list[int], list[int]] | None = None
+        self._disturbed: Counter[str] = Counter()
+        """Measured runs that something disturbed, by case."""
         self._process = psutil.Process()
 
     def loaded(self, pipeline: Pipeline, device: str) -> None:
@@ -107,10 +114,18 @@ class Runs:
             self.end(outcome, reason, planned=planned)
             self._give_up(planned, outcome, reason)
             return
-        bare = BareProbe(self._journal.clock, self._check)
-        if kind == "cross-check":
+        # Compiling takes up to minutes and never looks up; the run that it happens in counts nowhere.
+        first = self._plan.compile_of(case) != "off" and case.id not in self._own_ids
+        with hearing(self._control) if first else contextlib.nullcontext():
+            self._run_as(pipeline, planned, inputs, seed)
+
+    def _run_as(self, pipeline: Pipeline, planned: Planned, inputs: tuple[str, ...], seed: int) -> None:
+        """By its kind."""
+        assert self._recorder is not None
+        case, bare = planned.case, BareProbe(self._journal.clock, self._check)
+        if planned.kind == "cross-check":
             self._measure(planned, bare, lambda probe: self._cross_check(pipeline, case, inputs, seed, probe))
-        elif kind == "profile":
+        elif planned.kind == "profile":
             self._profile(pipeline, planned, inputs, seed)
         else:
             probe = bare if planned.bare else self._recorder
@@ -141,9 +156,10 @@ class Runs:
         except Exception as error:  # noqa: BLE001 - the device itself may be lost
             if outcome in ("ok", "cancelled"):  # Else this is no news.
                 outcome, reason = self._failure(error)
-        taken_back = ""
-        if outcome == "ok" and spans is not None and planned.kind == "measured" and self._cooling is not None:
-            taken_back = self._cooling.why(spans.start, planned.round)
+        taken_back = hot = ""
+        if outcome == "ok" and spans is not None and planned.kind == "measured":
+            hot = self._cooling.why(spans.start, planned.round) if self._cooling is not None else ""
+            taken_back = (result.disturbed if result is not None else "") or hot
         self.end(outcome, reason or taken_back, spans, result, planned, "discarded" if taken_back else "")
         if outcome != "ok" or spans is None:
             self._give_up(planned, outcome, reason)
@@ -152,8 +168,10 @@ class Runs:
             self._schedule.cold_started()
         if result is not None and case.id not in self._own_ids:
             self._own_ids[case.id] = result.token_ids
-        if taken_back:
-            self._cool_down(planned, taken_back)
+        if hot:
+            self._cool_down(planned, hot)
+        elif taken_back:
+            self._again(planned, taken_back)
         else:
             self._follow_up(planned, spans)
         return spans
@@ -191,6 +209,16 @@ class Runs:
             return self._control.ending or self._control.paused
 
         self._journal.write(self._cooling.rest(self._run, why, give_up))
+        self._schedule.retry(planned)
+        self._journal.tell_schedule()
+
+    def _again(self, planned: Planned, why: str) -> None:
+        case = planned.case.id
+        self._disturbed[case] += 1
+        if self._disturbed[case] > RETRIES:
+            self._give_up(planned, "failed", f"{why}, in {self._disturbed[case]} measured runs")
+            return
+        log.warning("run %d is taken back: %s", self._run, why)
         self._schedule.retry(planned)
         self._journal.tell_schedule()
 

@@ -68,6 +68,7 @@ def test_a_static_cache_says_the_same_and_is_the_cases_own(load: Any) -> None:
     assert len(kept) == 4
 
 
+@pytest.mark.timeout(240)
 def test_a_compiled_step_is_compiled_once_a_case_and_says_the_same(load: Any, tiny: Path) -> None:
     """Real: torch's own compiler, and the machine's."""
     if shutil.which("g++") is None:

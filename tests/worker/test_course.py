@@ -72,6 +72,30 @@ def test_a_case_that_cannot_be_prepared_ends_alone(tmp_path, plan, stream):
     assert last_state(stream)[0] == "closed"
 
 
+def test_a_measured_run_that_was_disturbed_is_run_again_and_counts_nowhere(tmp_path, plan, stream):
+    """Whatever is compiled in a warm-up run is out of the statistics anyway."""
+    course, pipeline, _ = make_course(tmp_path, plan(**TWO), stream)
+    pipeline.disturbed = {(F2, 1), (F2, 2), (F2, 4)}  # the warm-up; both rounds, once each
+    assert course.run() == 0
+    begun = {event.run: event for event in stream.of(RunStart)}
+    ends = [(end.kind or begun[end.run].kind, end.reason) for end in stream.of(RunEnd) if begun[end.run].case == F2]
+    again = ("discarded", "compiled in it")
+    assert ends == [("warm-up", ""), ("cross-check", ""), again, ("measured", ""), again, ("measured", "")]
+    assert sorted(begun[end.run].round for end in stream.of(RunEnd) if begun[end.run].kind == "measured") == [
+        *(0, 0, 0),
+        *(1, 1, 1),
+    ]
+    assert last_state(stream) == ("closed", "")
+
+
+def test_a_case_that_is_disturbed_in_every_run_is_given_up(tmp_path, plan, stream):
+    course, pipeline, _ = make_course(tmp_path, plan(**TWO), stream)
+    pipeline.disturbed = {(F2, count) for count in range(100)}
+    assert course.run() == 0
+    assert [kind for kind, case in ended(stream) if case == F1].count("measured") == 2
+    assert last_state(stream) == ("closed", f"1 of 2 cases failed: {F2}: compiled in it, in 4 measured runs")
+
+
 @pytest.mark.parametrize("where", ["in a run", "between runs"])
 def test_a_lost_device_ends_the_session_and_no_run_is_left_open(tmp_path, plan, stream, where):
     """An illegal access poisons the whole context: from then on everything that is asked of the device fails."""

@@ -1,6 +1,7 @@
 """Genuine small LLaVAs through a real worker: what only torch, a video and a sampler can show."""
 
 import os
+import shutil
 import signal
 import time
 
@@ -155,3 +156,33 @@ def test_a_pipeline_that_disagrees_with_generate_is_found_out(values, tmp_path):
         if begun[end.run].kind in ("cold", "warm-up", "measured"):
             hinted = "".join(hint.text for hint in stream.of(TextHint) if hint.run == end.run)
             assert hinted == end.text[0], "what was seen live is what came out"
+
+
+@pytest.mark.timeout(240)
+def test_a_compiled_case_is_compiled_outside_the_statistics_and_control_is_heard(start, values):
+    """Real: torch's compiler in a real worker, without a warm-up that would hide it."""
+    if shutil.which("g++") is None:
+        pytest.skip("there is no C++ compiler on this machine")
+    live = start(**values | {"frames": [1], "new_tokens": [6], "compile": "off,on", "warmup": 0, "rounds": 2})
+    plain, compiled = "f1-b1-n6-dynamic-uncompiled", "f1-b1-n6-static-compiled"
+    live.until(lambda view: view.current is not None and view.current["case"] == compiled, "the first compiled run")
+    accepted, _, took = live.ask("extend", rounds=1)
+    assert accepted
+    assert took < 5, "heard while something is compiled"
+    assert live.process.wait(180) == 0, live.log()
+    assert {run["facts"]["cross_check"] for run in live.runs(kind="cross-check")} == {"equal"}
+    for case in (plain, compiled):
+        measured = live.runs(kind="measured", outcome="ok", case=case)
+        assert sorted(run["round"] for run in measured) == [0, 1, 2]
+        assert not any("compiled_graphs" in run["facts"] for run in measured)
+
+
+def test_without_a_compiler_the_other_cases_are_measured(start, values, monkeypatch):
+    monkeypatch.setenv("CXX", "/nowhere/c++")
+    live = start(**values | {"frames": [1], "compile": "off,on"})
+    assert live.end() == 0
+    assert {run["case"] for run in live.runs() if run["case"]} == {"f1-b1-n8-dynamic-uncompiled"}
+    told = "f1-b1-n8-static-compiled is left out: compile: needs a C++ compiler"
+    assert any(line.startswith(told) for line in live.log())
+    states = list(live.view().states.rows())
+    assert states[-1]["reason"].startswith("1 of 2 cases failed: f1-b1-n8-static-compiled: compile: needs a C++")

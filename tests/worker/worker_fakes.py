@@ -32,6 +32,8 @@ class FakePipeline:
         self.load_error: Exception | None = None
         self.refuse: dict[str, str] = {}
         self.unprepared: dict[str, Exception] = {}
+        self.disturbed: set[tuple[str, int]] = set()
+        """Runs (case, nth run of it) in which something is compiled."""
         self.closed = False
         self.used: list[tuple[str, ...]] = []
 
@@ -62,7 +64,8 @@ class FakePipeline:
             probe.token([token] * case.batch)
         probe.end("generate.decode")
         probe.end("generate")
-        return RunResult([[1, 2, 3, 4, 5]], ["abcde"], vision_calls=self.vision_calls)
+        disturbed = "compiled in it" if (case.id, count) in self.disturbed else ""
+        return RunResult([[1, 2, 3, 4, 5]], ["abcde"], vision_calls=self.vision_calls, disturbed=disturbed)
 
     def reference(self, case, inputs, probe):
         return self.reference_ids
