@@ -33,7 +33,7 @@ def transport_key(view: View, look: Look) -> object:
     origin = view.timeline.start
     shown = ((view.t - origin) // TENTH, _edge(view, play), look.behind(view), look.incidents(view))
     # Where it stands, the playhead is where it is to the cell.
-    return (shown, play.playing or view.t, play.speed, play.loop, look.status)
+    return (shown, None if play.playing else view.t, play.speed, play.loop, look.status)
 
 
 def draw_transport(view: View, look: Look, width: int, height: int) -> list[Line]:
