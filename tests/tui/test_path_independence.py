@@ -65,9 +65,9 @@ class Watched:
     written: dict[str, int] = field(default_factory=dict)
     drawn: dict[tuple[str, object], list[Line]] = field(default_factory=dict)
 
-    def begin(self) -> None:
+    def begin(self, part: float = 1.0) -> None:
         self.recording = Recording(self.path, [])
-        self.grow(0.3 if self.live else 1.0, 0)
+        self.grow(part, 0)
         self.timeline = Timeline.open(self.path)
         self.look = Look(status="running" if self.live else "finished")
 
@@ -120,7 +120,7 @@ def test_a_picture_depends_on_nothing_that_was_drawn_before(
     tmp_path_factory: pytest.TempPathFactory, which: str, live: bool, steps: list[tuple[str, Any]]
 ) -> None:
     watched = Watched(tmp_path_factory.mktemp("s") / "s", SESSIONS[which], live)
-    watched.begin()
+    watched.begin(0.3 if live else 1.0)
     try:
         times = sorted({event.t for _, event in watched.told})
         t, part = watched.timeline.end, 0.3
@@ -145,6 +145,31 @@ def test_a_picture_depends_on_nothing_that_was_drawn_before(
             watched.check(t, following=following)
     finally:
         watched.recording.close()
+
+
+@pytest.mark.parametrize("which", SESSIONS)
+@settings(max_examples=10, deadline=None)
+@given(part=st.floats(0, 0.999), zoom=st.integers(-6, 6), case=st.sampled_from(["", *CASES]))
+def test_a_replay_shows_what_was_shown_live(
+    tmp_path_factory: pytest.TempPathFactory, which: str, part: float, zoom: int, case: str
+) -> None:
+    folder = tmp_path_factory.mktemp("s")
+    then, now = (Watched(folder / name, SESSIONS[which], live) for name, live in (("then", True), ("now", False)))
+    t = int(then.told[-1][1].t * part)
+    then.begin(part)
+    now.begin()
+    try:
+        for name, (draw, _) in PANELS.items():
+            if name in ("heading", "transport"):  # they say that it is live
+                continue
+            drawn = []
+            for watched, status in ((then, "running"), (now, "finished")):
+                look = Look(status=status, zoom=zoom, case=case, playback=watched.playback(t, following=True))
+                drawn.append(draw(watched.timeline.at(t), look, *SIZES[name]))
+            assert drawn[0] == drawn[1], name
+    finally:
+        then.recording.close()
+        now.recording.close()
 
 
 # --- the screen itself ----------------------------------------------------------------------------------------------
