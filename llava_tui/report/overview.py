@@ -67,6 +67,13 @@ def as_json(info: SessionInfo, timeline: Timeline, case: str | None = None) -> s
     return msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
 
 
+def _decoding(plan: dict[str, Any]) -> list[str]:
+    """How every case decodes, where that is not as by default; where cases differ in it they say so themselves."""
+    cache, compiled = str(plan.get("cache", "auto")), str(plan.get("compile", "off"))
+    words = [f"{cache} cache"] if cache != "auto" and "," not in cache else []
+    return words + ([f"compiled ({compiled})"] if compiled != "off" and "," not in compiled else [])
+
+
 def _head(info: SessionInfo, timeline: Timeline, view: View) -> list[str]:
     header = timeline.header
     watermark = {"simulated": f"   {WATERMARK}"}.get(
@@ -81,6 +88,7 @@ def _head(info: SessionInfo, timeline: Timeline, view: View) -> list[str]:
     if model is not None:
         parts = [model.name, units.counted(model.parameters, "parameter"), model.dtype, model.attention]
         parts.append(model.device + (f" ({model.device_name})" if model.device_name else ""))
+        parts += _decoding(header.plan)
         lines.append("  model    " + " · ".join(safe_text(part) for part in parts if part))
     else:
         named = "as the file names it" if header.provenance == "imported" else "not loaded"

@@ -43,8 +43,10 @@ def record(
     model: dict[str, Any] | None = None,
     clock: int | None = None,
     utilization: float | None = None,
+    said: dict[str, int] | None = None,
 ) -> Path:
-    """A session of ``rounds`` rounds. ``factor`` multiplies stages by case; ``session_factor`` all times."""
+    """A session of ``rounds`` rounds. ``factor`` multiplies stages by case; ``session_factor`` all times. ``said`` is
+    the first token's id by case, 0 elsewhere."""
     chance = np.random.default_rng(seed)
     cases = cases or {"a": {"frames": 4, "batch": 1, "new_tokens": tokens}}
     stages = stages or STAGES
@@ -89,7 +91,7 @@ def record(
                     stages=list(took),
                     starts=[0] * len(took),
                     durations=[int(value * MS) for value in took.values()],
-                    token_ids=[list(range(tokens))],
+                    token_ids=[[(said or {}).get(str(name), 0) + place for place in range(tokens)]],
                     token_times=[first + gap * index for index in range(tokens)],
                     frames=frames,
                     prompt_tokens=600,

@@ -191,6 +191,32 @@ def test_a_setting_of_a_case_is_told_and_its_dtype_has_to_be_equal(tmp_path: Pat
     assert "attention: sdpa against eager" in apart.notes
 
 
+def test_a_setting_that_changes_what_is_said_is_told(tmp_path: Path) -> None:
+    """A compiled step may round otherwise: its time compares, and that its answer is another is to be known."""
+    plain, compiled = "f4-dynamic-uncompiled", "f4-static-compiled"
+    cases = {
+        plain: {"frames": 4, "cache": "dynamic", "compile": "off"},
+        compiled: {"frames": 4, "cache": "static", "compile": "on"},
+    }
+    differs = "the cases differ in cache (dynamic → static), compile (off → on)"
+    same = only(compare([side(record(tmp_path / "same", cases=cases))]))
+    assert (same.reasons, same.notes) == ((), (differs,))
+    other = only(compare([side(record(tmp_path / "other", cases=cases, said={compiled: 9}))]))
+    assert other.reasons == ()
+    assert other.notes == (differs, "the generated tokens differ, in equal number")
+    # Of other frames something else is said anyway.
+    frames = {"f4": {"frames": 4}, "f8": {"frames": 8}}
+    assert "tokens" not in "".join(only(compare([side(record(tmp_path / "f", cases=frames, said={"f8": 9}))])).notes)
+    # Between sessions a loaded model's cache and compilation are differences to know of.
+    loaded = [
+        record(tmp_path / how, model={"extra": {"cache": cache, "compile": how}})
+        for how, cache in (("off", "dynamic"), ("on", "static"))
+    ]
+    apart = only(compare([side(path) for path in loaded]))
+    assert apart.reasons == ()
+    assert {"cache: dynamic against static", "compile: off against on"} <= set(apart.notes)
+
+
 def test_clocks_that_differ_add_cycles(tmp_path: Path) -> None:
     a = record(tmp_path / "a", clock=2000, utilization=90)
     b = record(tmp_path / "b", clock=1000, utilization=60, session_factor=2.0, seed=1)

@@ -106,9 +106,9 @@ def plan_in_words(plan: Mapping[str, Any]) -> str:
     for field, name in (("frames", "frames"), ("batch", "batch"), ("new_tokens", "tokens")):
         if (value := plan.get(field)) is not None and value != [1]:
             words.append(f"{name} {_listed(value)}")
-    for field in ("dtype", "attention", "threads"):
+    for field in ("dtype", "attention", "threads", "cache", "compile"):
         if value := plan.get(field):
-            words += [f"{field} {_listed(value)}"] if value != "auto" else []
+            words += [f"{field} {_listed(value)}"] if value not in ("auto", "off") else []
     for field in ("rounds", "warmup"):
         if (value := plan.get(field)) is not None:
             words.append(f"{field.replace('warmup', 'warm-up')} {_listed(value)}")

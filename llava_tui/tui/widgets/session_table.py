@@ -151,12 +151,16 @@ def when(wall_ns: int, today: datetime.date) -> str:
 
 
 def case_count(plan: dict[str, Any]) -> int | None:
-    """How many cases a header's plan expands to, going by its axes alone; ``None`` where it has none (imported,
-    damaged)."""
-    from llava_tui.plan import AXES, SETTINGS
+    """How many cases a header's plan expands to; by its axes alone where it is none that could be run here, ``None``
+    where it has none (imported, damaged)."""
+    from llava_tui.plan import AXES, SETTINGS, PlanError, from_dict
 
     if not any(axis in plan for axis in AXES):
         return None
+    try:
+        return len(from_dict(plan).cases())
+    except PlanError:
+        pass
     count = 1
     for axis in (*AXES, *SETTINGS):
         value = plan.get(axis)
