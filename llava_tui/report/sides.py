@@ -7,9 +7,8 @@ from pathlib import Path
 
 from llava_tui.analysis.comparison import Side
 from llava_tui.analysis.fairness import machine_of, model_of
-from llava_tui.session import shelf, spreads, store
+from llava_tui.session import several, spreads, store
 from llava_tui.session.reader import SessionError, read_notes, safe_text
-from llava_tui.session.timeline import Timeline
 
 PINNED = "@pinned"
 
@@ -17,13 +16,10 @@ PINNED = "@pinned"
 def read_sides(folder: Path, references: Sequence[str]) -> list[Side]:
     """A side each reference: ``SESSION``, ``SESSION:CASE``, several sessions that belong together with commas between,
     or ``@pinned``. A session that is named twice is read once. Raises :class:`SessionError`."""
-    timelines: dict[Path, Timeline] = {}
+    named = [_resolve(folder, reference) for reference in references]
+    timelines = several.read([path for paths, _ in named for path in paths])
     sides = []
-    for reference in references:
-        paths, case = _resolve(folder, reference)
-        for path in paths:
-            if path not in timelines:
-                timelines[path] = shelf.read(path)
+    for paths, case in named:
         label = _label(paths[0]) + (f" +{len(paths) - 1}" if len(paths) > 1 else "")
         sides.append(Side(label, tuple(timelines[path].now() for path in paths), case))
     labels = [side.label for side in sides]

@@ -20,6 +20,7 @@ from pathlib import Path
 import msgspec
 
 from llava_tui import __version__, events
+from llava_tui.session import store
 from llava_tui.session.packing import Contents, pack, unpack
 from llava_tui.session.reader import stream_paths
 from llava_tui.session.rows import COLUMNS
@@ -64,17 +65,36 @@ def read(path: Path) -> Timeline:
 
     The same as ``Timeline.open(path, hints=False)``, and raises what that does. Nobody need be able to write the shelf.
     """
-    streams = [] if os.environ.get(SWITCH) == "0" else _streams(path)
-    if not streams or sum(stream.size for stream in streams) < WORTH:
+    streams = _streams(path)
+    if not _is_worth(streams, WORTH):
         return Timeline.open(path, hints=False)
     file = _file(path)
     timeline = _taken(path, file, streams)
     if timeline is None:
         timeline = Timeline.open(path, hints=False)
-        settled = time.time_ns() - max(stream.changed_ns for stream in streams) > SETTLED_NS
-        if settled and timeline.now().state in events.FINAL_STATES and _streams(path) == streams:
+        if _is_settled(streams) and timeline.now().state in events.FINAL_STATES and _streams(path) == streams:
             _keep(timeline, file, streams)
     return timeline
+
+
+def is_new(path: Path, worth: int) -> bool:
+    """Whether :func:`read` would read streams of ``worth`` bytes or more, and keep what is in them."""
+    streams = _streams(path)
+    if not _is_worth(streams, worth) or not _is_settled(streams) or store.status(path) in (*store.LIVE, "interrupted"):
+        return False
+    try:
+        folder().mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return not _file(path).exists() and os.access(folder(), os.W_OK)
+
+
+def _is_worth(streams: list[_Stream], worth: int) -> bool:
+    return os.environ.get(SWITCH) != "0" and bool(streams) and sum(stream.size for stream in streams) >= worth
+
+
+def _is_settled(streams: list[_Stream]) -> bool:
+    return time.time_ns() - max(stream.changed_ns for stream in streams) > SETTLED_NS
 
 
 def forget(path: Path) -> None:

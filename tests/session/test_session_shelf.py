@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +22,7 @@ from hypothesis import strategies as st
 from session_making import MakeSession, append, make_header
 
 from llava_tui import events
-from llava_tui.session import packing, shelf, store
+from llava_tui.session import packing, several, shelf, store
 from llava_tui.session.reader import SessionError
 from llava_tui.session.timeline import Timeline
 
@@ -243,6 +245,40 @@ for _ in range(20):
     readers = [subprocess.Popen([sys.executable, "-c", script, path]) for _ in range(3)]
     assert [reader.wait(60) for reader in readers] == [0, 0, 0]
     assert [file for file in kept() if file.name.startswith(".")] == []
+
+
+@pytest.fixture
+def two_long(make_session: MakeSession) -> list[Path]:
+    """As long as a process of their own is worth."""
+    text = "x" * (1 << 20)
+    logs = [events.Log(t=t, level="info", text=text) for t in range(several.WORTH >> 20)]
+    return [make_session(name, happened=[*logs, CLOSED]) for name in "ab"]
+
+
+def test_of_two_long_sessions_another_process_reads_one(two_long: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shelf, "SETTLED_NS", 1_000_000_000)  # as it is for the other process
+    until = time.monotonic() + 10
+    while not all(shelf.is_new(path, several.WORTH) for path in two_long) and time.monotonic() < until:
+        time.sleep(0.05)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    with reading_streams() as read:
+        found = several.read([*two_long, two_long[0]])
+    assert read == two_long[:1]
+    assert [found[path].log.n for path in two_long] == [several.WORTH >> 20] * 2
+    assert [found[path].path for path in two_long] == two_long
+    assert len(kept()) == 2
+
+
+@pytest.mark.parametrize("hindrance", ["one core", "a process that fails"])
+def test_with_one_core_or_no_process_sessions_are_read_one_after_the_other(
+    two_long: list[Path], hindrance: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0} if hindrance == "one core" else {0, 1, 2})
+    monkeypatch.setattr(several.sys, "executable", shutil.which("false"))
+    with reading_streams() as read:
+        several.read(two_long)
+        several.read(two_long)
+    assert read == two_long
 
 
 @pytest.mark.parametrize(
