@@ -151,18 +151,20 @@ def when(wall_ns: int, today: datetime.date) -> str:
 
 
 def case_count(plan: dict[str, Any]) -> int | None:
-    """How many cases a header's plan expands to; by its axes alone where it is none that could be run here, ``None``
-    where it has none (imported, damaged)."""
+    """How many cases a header's plan expands to, going by its axes alone; ``None`` where it has none (imported,
+    damaged)."""
     from llava_tui.plan import AXES, SETTINGS, PlanError, from_dict
 
     if not any(axis in plan for axis in AXES):
         return None
+    # Not every cache goes with every compilation; of the other axes all values go together.
+    together = ("cache", "compile")
+    axes = [axis for axis in (*AXES, *SETTINGS) if axis not in together]
     try:
-        return len(from_dict(plan).cases())
+        count = len(from_dict({axis: plan[axis] for axis in together if axis in plan}).cases())
     except PlanError:
-        pass
-    count = 1
-    for axis in (*AXES, *SETTINGS):
+        count, axes = 1, [*axes, *together]
+    for axis in axes:
         value = plan.get(axis)
         if isinstance(value, (list, tuple)):
             count *= max(len(value), 1)
