@@ -33,6 +33,8 @@ OTHERS = {
     "device": "cuda:1",
     "dtype": "float32,bfloat16",
     "attention": "eager,sdpa",
+    "cache": "static",
+    "compile": "off,on",
     "threads": (1, 2),
     "name": "a name",
     "tags": ("a", "b c"),

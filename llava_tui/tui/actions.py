@@ -59,6 +59,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("order", ("o",), "order", "Order by time, by name, by model, by length.", _KEEP, SESSIONS, priority=5),
     # --- a new run
     Action("start", ("ctrl+s", "f5"), "start", "Start the run.", _RUN, ("new-run",), priority=95),
+    Action("choose", ("f4",), "choose", "Choose among the models on this machine, or a setting's values; enter does it too.", _RUN, ("new-run",), priority=60),
     Action("copy_command", ("f6",), "copy command", "Copy the plan as a command line.", _RUN, ("new-run",), priority=50),
     Action("copy_plan", ("f7",), "copy TOML", "Copy the plan as TOML.", _RUN, ("new-run",), priority=40),
     # --- time
@@ -104,6 +105,10 @@ ACTIONS: tuple[Action, ...] = (
     Action("top", ("home",), "top", "To the top.", _MOVE, PAGES),
     Action("bottom", ("end",), "bottom", "To the bottom.", _MOVE, PAGES),
     # --- go to
+    Action("field_back", ("up",), "field before", "To the field before; shift+tab does it too.", _MOVE, ("new-run",)),
+    Action("field_on", ("down",), "next field", "To the next field; tab does it too.", _MOVE, ("new-run",)),
+    Action("plan_up", ("pageup",), "plan up", "The plan a page up.", _MOVE, ("new-run",)),
+    Action("plan_down", ("pagedown",), "plan down", "The plan a page down.", _MOVE, ("new-run",)),
     Action("new_run", ("ctrl+n",), "new run", "Plan a new run.", _GO, READING, priority=55),
     Action("compare", ("c",), "compare", "Compare: the sessions that are marked, or this one with the pinned baseline.", _GO, ("sessions", "monitor"), priority=45),
     Action("analysis", ("a",), "analysis", "What the session says: insights, trust, roofline, advice.", _GO, ("sessions", "monitor"), priority=44),

@@ -19,6 +19,7 @@ from llava_tui.tui.terminal import Hangup, require, sequences
 if TYPE_CHECKING:
     from textual.geometry import Region
 
+    from llava_tui.tui.form import Form
     from llava_tui.tui.screens.monitor import MonitorScreen
     from llava_tui.tui.widgets.canvas import LineCanvas
 
@@ -57,6 +58,8 @@ class LlavaTui(App[None]):
         self._first = first
         self._monitor = monitor
         self.last_words = ""
+        self.planned: Form | None = None
+        """What was typed into the form of a new run, as long as the app lives."""
         for entry in theme.themes():
             self.register_theme(entry)
         self.theme = theme.preferred(low_bandwidth)
@@ -114,6 +117,16 @@ class LlavaTui(App[None]):
 
         self.push_screen(NewRunScreen(self.folder, values or {}))
 
+    def refused(self, why: str) -> None:
+        """The screen on top has nothing to show: back to the one before, which says why; the first one ends the
+        program."""
+        if len(self.screen_stack) == 1:
+            self.exit(return_code=2, message=why)
+            return
+        self.pop_screen()
+        if say := getattr(self.screen, "say", None):
+            say(why, "bad")
+
     def do_new_run(self) -> None:
         """A new run from nothing."""
         self.open_new_run()
@@ -169,6 +182,12 @@ class LlavaTui(App[None]):
         self.exit()
 
     do_leave = do_quit
+
+    async def action_quit(self) -> None:
+        """Textual's own ctrl+q, which goes before every screen's: leaves as the screen leaves."""
+        screen = next((one for one in reversed(self.screen_stack) if isinstance(one, ActionScreen)), None)
+        leave = getattr(screen, "do_leave", None) or getattr(screen, "do_quit", None) or self.do_quit
+        leave()
 
     def exit(self, result: None = None, return_code: int = 0, message: RenderableType | None = None) -> None:
         """Ends the program; ``message`` is printed on the normal screen, as text."""

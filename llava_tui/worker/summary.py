@@ -17,6 +17,7 @@ class Summary:
         self._outcomes: Counter[str] = Counter()
         self._walls: defaultdict[str, list[int]] = defaultdict(list)
         self._first_tokens: defaultdict[str, list[int]] = defaultdict(list)
+        self._held: dict[str, int] = {}
         self._steps: defaultdict[str, defaultdict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
 
     def add(self, end: RunEnd, planned: Planned | None) -> None:
@@ -30,12 +31,15 @@ class Summary:
         self._walls[case].append(end.wall)
         if end.token_times:
             self._first_tokens[case].append(end.token_times[0])
+        # What the device's allocator held at most; on the host, what the process did.
+        reserved = [value for value in end.reserved if value is not None] or [end.rss or 0]
+        self._held[case] = max(self._held.get(case, 0), *reserved)
         for path, duration in zip(end.stages, end.durations, strict=True):
             if "." not in path and duration is not None:
                 self._steps[case][path].append(duration)
 
     def document(self, state: str, reason: str) -> dict[str, Any]:
-        """Medians are nanoseconds."""
+        """Medians are nanoseconds, memory is bytes."""
         return {
             "schema": list(SCHEMA),
             "state": state,
@@ -46,6 +50,7 @@ class Summary:
                     "measured": len(walls),
                     "wall": statistics.median(walls),
                     "first_token": statistics.median(self._first_tokens[case]) if self._first_tokens[case] else None,
+                    "memory": self._held[case] or None,
                     "steps": {path: statistics.median(values) for path, values in self._steps[case].items()},
                 }
                 for case, walls in self._walls.items()

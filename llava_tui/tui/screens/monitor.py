@@ -127,8 +127,10 @@ class MonitorScreen(Replaying, RunControl):
             app.call_later(self._show_opened, opened)
 
     def _show_opened(self, opened: Timeline | Exception) -> None:
+        if not self.is_attached:  # it was left meanwhile
+            return
         if isinstance(opened, Exception):
-            self.app.exit(return_code=2, message=str(opened))
+            self.tui.refused(str(opened))
             return
         from llava_tui.tui.widgets.look import Look
 

@@ -87,6 +87,11 @@ class SessionsScreen(ActionScreen):
         """The sessions marked, in that order."""
         self.filter = ""
         self.order = 0
+        # Kept here: within a container they are not found before that is mounted.
+        self.table = SessionTable(id="table")
+        self._body = Container(id="body")
+        self._columns = LineCanvas(id="columns")
+        self._preview = PaintedPage(id="preview")
         self._catalogue: Catalogue | None = None
         self._digests: Digests | None = None
         self._words: dict[str, tuple[SessionInfo, str]] = {}
@@ -102,17 +107,12 @@ class SessionsScreen(ActionScreen):
     def compose(self) -> ComposeResult:
         """The heading; the list, and the preview beside or below it; the footer."""
         yield LineCanvas(id="heading")
-        with Container(id="body"):
+        with self._body:
             with Vertical(id="list"):
-                yield LineCanvas(id="columns")
-                yield SessionTable(id="table")
-            yield PaintedPage(id="preview")
+                yield self._columns
+                yield self.table
+            yield self._preview
         yield LineCanvas(id="footer")
-
-    @property
-    def table(self) -> SessionTable:
-        """The list."""
-        return self.query_one(SessionTable)
 
     def on_mount(self) -> None:
         """Paints at once, and reads the folder aside."""
@@ -141,7 +141,7 @@ class SessionsScreen(ActionScreen):
 
     def _arrange(self) -> None:
         width, height = self.app.size
-        body, preview = self.query_one("#body"), self.query_one("#preview")
+        body, preview = self._body, self._preview
         beside = width >= BESIDE
         preview.display = beside or height >= BELOW
         body.styles.layout = "horizontal" if beside else "vertical"
@@ -268,7 +268,7 @@ class SessionsScreen(ActionScreen):
 
     def redraw(self) -> None:
         """Everything; what did not change paints nothing."""
-        heading, columns = (self.query_one(f"#{name}", LineCanvas) for name in ("heading", "columns"))
+        heading, columns = self.query_one("#heading", LineCanvas), self._columns
         heading.show([self._heading(heading.size.width)])
         columns.show([draw_columns(columns.size.width)])
         if self.shown:
@@ -299,7 +299,7 @@ class SessionsScreen(ActionScreen):
         return draw_entry(self._entry(self.shown[index]), width, chosen, datetime.date.today())
 
     def _draw_preview(self) -> None:
-        preview = self.query_one("#preview", Page)
+        preview = self._preview
         width, height = preview.size
         here = self.current()
         if not preview.display or width < 4:

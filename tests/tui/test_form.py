@@ -1,0 +1,252 @@
+"""The form of a new run and what it says of its plan, without a screen."""
+
+from __future__ import annotations
+
+import dataclasses
+import socket
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llava_tui import starting
+from llava_tui.faults import KINDS, parse
+from llava_tui.plan import NAMED, Plan, PlanError, from_dict
+from llava_tui.session import store
+from llava_tui.tui import estimate as estimating
+from llava_tui.tui.estimate import estimate
+from llava_tui.tui.form import BY_NAME, FIELDS, REAL, Form, shown
+from llava_tui.tui.widgets.cells import width_of
+from llava_tui.tui.widgets.plan_page import Planned, draw_planned, span, time_in_words
+
+REAL_PLAN = Plan(
+    model="owner/a-model",
+    inputs=("a b.mp4", "it's.png"),
+    prompt="two\nlines, \x1b[2Jand more",
+    frames=(1, 2),
+    batch=(2,),
+    new_tokens=(16, 32),
+    dtype="float32,bfloat16",
+    attention="sdpa",
+    threads=(1, 2),
+    device="cpu",
+    rounds=7,
+    max_rounds=20,
+    delta=0.02,
+    time_limit_s=60.5,
+    warmup=0,
+    self_test=False,
+    cool_down=False,
+    profile=True,
+    seed=3,
+    name="a name",
+    tags=("a", "b c"),
+    sample_hz=5.5,
+)
+SIMULATED_PLAN = Plan(
+    pipeline="simulated",
+    simulated_gpu="t4",
+    time_scale=0.5,
+    faults=(msgspec.convert(parse("spikes=5%,size=40%"), KINDS["spikes"]), KINDS["hang"]()),
+)
+
+
+def as_kept(plan: Plan) -> dict[str, Any]:
+    """The plan as a session's header has it."""
+    values: dict[str, Any] = msgspec.json.decode(plan.to_json())
+    return values
+
+
+def test_every_field_of_a_plan_is_in_the_form() -> None:
+    assert {field.name for field in FIELDS} == set(Plan.__struct_fields__) - {"weights"}
+    assert [field.name for field in FIELDS if field.several] == list(NAMED)
+
+
+@pytest.mark.parametrize("plan", [Plan(), Plan(pipeline="simulated"), REAL_PLAN, SIMULATED_PLAN], ids=range(4))
+def test_a_form_that_a_plan_filled_says_the_same_plan(plan: Plan) -> None:
+    form = Form(as_kept(plan))
+    assert form.plan() == plan
+    assert all(text.isprintable() for text in form.texts.values())
+    assert form.left_out == []
+
+
+@pytest.mark.parametrize("plan", [REAL_PLAN, SIMULATED_PLAN], ids=range(2))
+def test_a_plan_can_be_typed_field_by_field(plan: Plan) -> None:
+    form = Form()
+    clean = msgspec.structs.replace(plan, prompt=plan.prompt.replace("\x1b[2J", ""))
+    for field in FIELDS:
+        form.type(field.name, shown(field, getattr(clean, field.name)))
+    assert form.plan() == clean
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "why"),
+    [
+        ("frames", "1,two", "whole numbers"),
+        ("frames", "0", "outside"),
+        ("batch", "1,1", "twice"),
+        ("inputs", "'open", "not closed"),
+        ("inputs", "", "nothing to run on"),
+        ("model", " ", "empty"),
+        ("dtype", "float99", "not one of"),
+        ("threads", "0", "1 to 1024"),
+        ("rounds", "many", "neither a whole number nor auto"),
+        ("max_rounds", "3.5", "no whole number"),
+        ("delta", "small", "no number"),
+        ("time_limit_s", "-1", "above 0"),
+        ("seed", "x", "no whole number"),
+        ("sample_hz", "nan", "outside"),
+    ],
+)
+def test_what_cannot_be_is_said_of_the_field_that_it_is_in(name: str, text: str, why: str) -> None:
+    form = Form()
+    form.type(name, text)
+    with pytest.raises(PlanError, match=why) as refused:
+        form.plan()
+    assert form.wrong(refused.value) == name
+
+
+def test_fields_that_mean_nothing_for_the_pipeline_keep_their_defaults() -> None:
+    form = Form()
+    for name, text in {"threads": "2", "dtype": "float32,bfloat16", "time_scale": "x", "faults": "hang"}.items():
+        form.type(name, text)
+    assert form.plan().threads == (2,)
+    form.type("pipeline", "simulated")
+    form.type("time_scale", "0")
+    assert form.plan() == Plan(pipeline="simulated", time_scale=0, faults=(KINDS["hang"](),))
+    assert {field.name for field in form.fields()} & {"dtype", "model", "profile"} == set()
+    assert BY_NAME["model"].pipelines == REAL
+
+
+def test_an_empty_field_holds_its_default() -> None:
+    form = Form()
+    for field in FIELDS:
+        if field.kind == "text" and field.name not in ("model", "prompt"):
+            form.type(field.name, "  ")
+    assert form.plan() == Plan()
+
+
+def test_home_is_understood_without_a_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    form = Form()
+    form.type("inputs", "~/clip.mp4 'b ~.mp4'")
+    assert form.plan().inputs == ("/home/somebody/clip.mp4", "b ~.mp4")
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(values=st.dictionaries(st.sampled_from([*Plan.__struct_fields__, "new_field", "\x1b[2J"]), anything))
+def test_a_damaged_plan_fills_the_form_and_is_a_plan_or_an_error(values: dict[str, Any]) -> None:
+    form = Form(values)
+    assert all(text.isprintable() for text in (*form.texts.values(), *form.left_out))
+    try:
+        assert form.plan() == from_dict(form.plan().to_dict())
+    except PlanError:
+        pass
+
+
+@settings(max_examples=60, deadline=None)
+@given(text=st.text(max_size=200), width=st.integers(1, 130))
+def test_the_plans_page_is_as_wide_as_it_is_asked_for(text: str, width: int) -> None:
+    plan = Plan(prompt=text, frames=tuple(range(1, 40)))
+    planned = Planned(text, plan, text, True, None, text, plan.to_toml(), text)
+    for line in draw_planned(planned, width):
+        assert width_of(line) == width
+        assert "".join(run for run, _ in line).isprintable()
+
+
+# --- the estimate ---------------------------------------------------------------------------------------------------
+
+
+def simulated(**values: Any) -> Plan:
+    return from_dict({"pipeline": "simulated", "time_scale": 0, "new_tokens": [16]} | values)
+
+
+@pytest.fixture
+def sessions(tmp_path: Path) -> Path:
+    return tmp_path / "sessions"
+
+
+def recorded(sessions: Path, plan: Plan) -> store.SessionInfo:
+    """The plan, run."""
+    path, worker = starting.start(sessions, plan, [])
+    assert worker.wait(60) == 0
+    return store.info(path)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"frames": [1, 2], "rounds": 6, "warmup": 2}, {"frames": [1]}, {"frames": [1, 2], "time_limit_s": 2.0}],
+    ids=["rounds", "auto", "time limit"],
+)
+def test_runs_and_time_are_what_comes_to_pass(sessions: Path, values: dict[str, Any]) -> None:
+    plan = simulated(**values)
+    blind = estimate(plan, [])
+    assert blind.floor
+    assert blind.time_from == "at least, by the peaks of H100 80GB HBM3"
+    info = recorded(sessions, plan)
+    assert blind.runs[0] <= info.runs_done <= blind.runs[1] or plan.time_limit_s is not None
+    known = estimate(plan, [info])
+    assert blind.seconds is not None
+    assert known.seconds is not None
+    assert not known.floor
+    assert known.time_from == f"from {info.id}"
+    assert blind.seconds[0] < known.seconds[0]
+    # The session's own time has loading and preflight in it.
+    loading = 8.0
+    took = info.duration_ns / 1e9
+    assert 0.98 * known.seconds[0] <= took <= 1.05 * known.seconds[1] + loading
+
+
+def test_only_sessions_of_the_same_model_set_up_alike_on_this_machine_tell(sessions: Path) -> None:
+    info = recorded(sessions, simulated(rounds=1, warmup=0, name="like it"))
+    header = info.header
+    assert header is not None
+    assert estimate(simulated(rounds=30), [info]).time_from == "from like it"
+    assert "at least" in estimate(simulated(simulated_gpu="t4"), [info]).time_from
+    assert "at least" in estimate(simulated(frames=[4, 5]), [info]).time_from
+    real = Plan(new_tokens=(16,))
+    here = msgspec.structs.replace(header.host, hostname=socket.gethostname())
+    away = msgspec.structs.replace(header.host, hostname="elsewhere")
+    for host, source in ((here, "from like it"), (away, "unknown until the first run")):
+        other = msgspec.structs.replace(header, plan=as_kept(real), host=host, provenance="pretrained")
+        found = estimate(real, [dataclasses.replace(info, header=other)])
+        assert found.time_from == source
+        assert (found.memory is not None) == (host is here)
+    (info.path / "summary.json").write_text("{")
+    assert "at least" in estimate(simulated(), [info]).time_from
+
+
+def test_memory_is_that_of_weights_and_cache() -> None:
+    found = estimate(simulated(frames=[1, 3]), [])
+    assert found.memory is not None
+    assert 13.0 < found.memory / 2**30 < 15.0  # 7.06e9 parameters of two bytes, 288 MiB of cache a frame
+
+
+def test_nothing_is_claimed_of_what_nobody_knows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(estimating, "_boards", list)
+    for plan in (Plan(), Plan(model="owner/absent"), Plan(model=str(tmp_path)), Plan(device="cuda:3")):
+        found = estimate(plan, [])
+        assert (found.seconds, found.memory) == (None, None)
+        assert time_in_words(found) == "unknown until the first run"
+
+
+def test_times_are_said_as_people_plan_with_them() -> None:
+    assert [span(seconds) for seconds in (0, 8, 89, 100, 5000, 7800, 200_000)] == [
+        "1 s",
+        "8 s",
+        "89 s",
+        "2 min",
+        "83 min",
+        "2 h 10 min",
+        "2 days",
+    ]
