@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from llava_tui import plan as plans
 from llava_tui.plan import Plan, PlanError, from_dict, from_json, from_toml
+from llava_tui.tui.widgets.session_table import case_count
 
 AXIS = st.lists(st.integers(1, 512), min_size=1, max_size=5, unique=True).map(tuple)
 TEXT = st.text(min_size=1, max_size=40).filter(lambda text: text.isprintable() or "\x7f" in text)
@@ -74,6 +75,23 @@ def test_cache_and_compile_are_axes_that_go_together() -> None:
     assert from_toml(swept.to_toml()) == from_json(swept.to_json()) == swept
     plain = Plan()
     assert (plain.compile_of(plain.cases()[0]), plain.cache_of(plain.cases()[0])) == ("off", "dynamic")
+
+
+@given(
+    frames=AXIS,
+    threads=st.sampled_from([(), (1,), (1, 2)]),
+    cache=st.sampled_from(["auto", "static", "dynamic", "dynamic,static"]),
+    compiled=st.sampled_from(["off", "on", "off,on", "off,on,max-autotune"]),
+)
+def test_a_list_of_sessions_counts_their_cases_as_the_plan_makes_them(
+    frames: tuple[int, ...], threads: tuple[int, ...], cache: str, compiled: str
+) -> None:
+    plan = Plan(frames=frames, threads=threads, cache=cache, compile=compiled)
+    try:
+        plan = plan.validated()
+    except PlanError:
+        return
+    assert case_count(plan.to_dict()) == len(plan.cases()) == len({case.id for case in plan.cases()})
 
 
 def test_counts_are_numbers_or_left_to_the_measuring() -> None:

@@ -119,10 +119,11 @@ def verify(folder: Path, plan: Plan, view: View, found: Analysis, advice: Advice
 
 def proof_text(view: View, advice: Advice, proof: Proof, trial: str) -> str:
     """Predicted against measured, with its interval."""
+    of = "a run's time" if proof.metric == "wall" else "a sequence's time"
     lines = [
         f"{advice.title}",
         f"  tried      {proof.axis} {proof.before} against {proof.after}, interleaved, {proof.rounds} rounds, {trial}",
-        f"  predicted  {_predicted(proof)}",
+        f"  predicted  {_predicted(proof, of)}",
     ]
     interval = "too few rounds for an interval"
     if proof.low is not None:
@@ -130,17 +131,17 @@ def proof_text(view: View, advice: Advice, proof: Proof, trial: str) -> str:
     lines.append(f"  measured   saves {units.percent(proof.measured)} ({interval})")
     lines.append(f"  verdict    {proof.sentence}")
     if proof.doubt:
-        lines.append(f"  doubt      of the session advised on, {proof.doubt}; what was predicted is from there")
+        lines.append(f"  doubt      of the session advised on, {proof.doubt}; predictions and bounds are from there")
     if view.header.provenance == "simulated":
         lines.append(f"  {WATERMARK}")
     return "\n".join(map(safe_text, lines))
 
 
-def _predicted(proof: Proof) -> str:
+def _predicted(proof: Proof, of: str) -> str:
     most = f"at most {units.percent(proof.bound)}" if proof.bound is not None else ""
     if proof.predicted is None:
-        return "nothing" + (f": {most} of the {proof.metric}" if most else "")
-    return f"saves {units.percent(proof.predicted)} of the {proof.metric}" + (f", {most}" if most else "")
+        return "nothing" + (f": {most} of {of}" if most else "")
+    return f"saves {units.percent(proof.predicted)} of {of}" + (f", {most}" if most else "")
 
 
 def _values(view: View, case: str) -> dict[str, Any]:
