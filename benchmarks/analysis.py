@@ -1,7 +1,8 @@
 """What ``analyze`` takes on a long session: 100,000 measured runs of four cases with all their stages and tokens.
 
 Run with ``python benchmarks/analysis.py`` (under a minute). One process on one core, files in a temporary folder, CPU
-time. ``analyze`` works on a session that is open; what opening takes is shown beside it. Exits 1 above 1 s.
+time. Then the command as one types it, in processes of its own. Exits 1 if ``analyze`` on an open session, or the
+command where the session was opened before, takes more than 1 s of CPU time.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import time
 from pathlib import Path
 
 import msgspec
+from commands import timed
 
 from llava_tui import events
 from llava_tui.analysis.whole import analyze
@@ -73,6 +75,7 @@ def write(folder: Path, runs: int) -> None:
             )  # fmt: skip
             stream.write(encode(start) + b"\n" + encode(end) + b"\n")
             t += wall + 1000
+        stream.write(encode(events.StateChange(t=t, state="closed")) + b"\n")
 
 
 def main() -> int:
@@ -84,19 +87,22 @@ def main() -> int:
         session.mkdir()
         write(session, runs)
         started = time.process_time()
-        view = Timeline.open(session).now()
+        view = Timeline.open(session, hints=False).now()
         opened = time.process_time()
         found = analyze(view)
         analysed = time.process_time()
         page = report.as_text(view, found)
         told = time.process_time()
-    print(
-        f"{found.insights.measured_runs:,} measured runs, {len(found.insights.cases)} cases, {len(page):,} characters"
-    )
-    print(f"open     {opened - started:6.2f} s")
-    print(f"analyze  {analysed - opened:6.2f} s  (limit {LIMIT_S:g} s)")
-    print(f"as text  {told - analysed:6.3f} s")
-    return 0 if analysed - opened < LIMIT_S else 1
+        counts = found.insights.measured_runs, len(found.insights.cases), len(page)
+        del view, found, page
+        first, second = timed(Path(folder), "analyze", ["long"])
+    print("{:,} measured runs, {} cases, {:,} characters".format(*counts))
+    print(f"open     {opened - started:6.2f} s CPU")
+    print(f"analyze  {analysed - opened:6.2f} s CPU  (limit {LIMIT_S:g} s)")
+    print(f"as text  {told - analysed:6.3f} s CPU")
+    print(f"`llava-tui analyze`, first opening   {first}")
+    print(f"`llava-tui analyze`, second opening  {second}  (limit {LIMIT_S:g} s)")
+    return 0 if max(analysed - opened, second.cpu) < LIMIT_S else 1
 
 
 if __name__ == "__main__":

@@ -212,6 +212,8 @@ def opening(path: Path) -> Iterator[Row]:
     limit = 3.0 * lines / 1e6
     yield "bare msgspec decode of the same bytes", f"{decoding:.2f} s", "", True
     yield "Timeline.open", f"{opened:.2f} s", f"{opened / decoding:.2f} × bare; ≤ {limit:.2g} s", opened <= limit
+    lean = cost(lambda: Timeline.open(path, hints=False))
+    yield "the same without hints, as for compare", f"{lean:.2f} s", f"{lean / opened:.2f} × with them", lean < opened
     yield "memory that it took at its peak", f"{memory / 1e6:.0f} MB", f"{memory / size:.2f} × the file", True
 
 
