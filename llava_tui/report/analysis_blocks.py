@@ -138,7 +138,7 @@ def _roofline(case: CaseInsight) -> Block:
     lines += [f"unknown: {safe_text(why)}" for why in roof.unknown]
     lines += [
         f"faster than physics: {row.title} took {units.duration(row.median)}, the roofline allows "
-        f"{units.duration(row.floor)}: {_why_impossible(roof)}"
+        f"{units.duration(row.floor)}: {why_impossible(roof)}"
         for row in roof.stages
         if row.impossible
     ]
@@ -146,7 +146,7 @@ def _roofline(case: CaseInsight) -> Block:
     return Block(f"roofline of {case.case}", tuple(lines), columns, tuple(_roof_row(row) for row in roof.stages))
 
 
-def _why_impossible(roof: Roofline) -> str:
+def why_impossible(roof: Roofline) -> str:
     if roof.peaks is not None and roof.peaks.measured:
         return "a timing bug, or peaks measured while the machine was busy (llava-tui doctor --measure-peaks)"
     return "a timing bug"

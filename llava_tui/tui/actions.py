@@ -97,6 +97,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("swap", ("x",), "swap", "The next side becomes the baseline.", _VIEW, ("compare",), priority=40),
     Action("copy_markdown", ("m",), "copy Markdown", "Copy the page as Markdown.", _VIEW, ("compare", "analysis"), priority=45),
     Action("copy_verify", ("y",), "copy command", "Copy the command that verifies the first advice.", _VIEW, ("analysis",), priority=35),
+    Action("again", ("r",), "refresh", "Look at a live session again, with the runs that have ended since; it happens by itself now and then.", _VIEW, ("analysis",), "live", 38),
     # --- move
     Action("up", ("up",), "up", "A line up.", _MOVE, PAGES),
     Action("down", ("down",), "down", "A line down.", _MOVE, PAGES),
