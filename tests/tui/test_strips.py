@@ -533,8 +533,8 @@ def test_the_heart_of_the_screen_is_drawn_at_once_however_long_the_session_is(se
         took = math.inf
         for again in range(5):
             view = timeline.at(timeline.end + again)
-            began = time.perf_counter()
+            began = time.thread_time()
             strips.draw_strips(view, look, 120, 9)
-            took = min(took, time.perf_counter() - began)
+            took = min(took, time.thread_time() - began)
         # 15 ms are the budget of a session of a million events; several times that is a scan of all of it.
         assert took < 0.05
