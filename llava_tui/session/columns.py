@@ -187,7 +187,8 @@ class Table(TableView):
         self.n = n
         t = _told(added["t"])
         self._newest = int(t.max()) if self._newest is None else max(self._newest, int(t.max()))
-        if not first and (t[:-1] <= t[1:]).all() and len(np.unique(_told(added[_SOURCE]))) == 1:
+        sources = _told(added[_SOURCE])
+        if not first and (t[:-1] <= t[1:]).all() and (sources == sources[0]).all():
             return
         since = max(first - 1, 0)
         t, streams = self._columns["t"][since:n], order[self._columns[_SOURCE][since:n]]
