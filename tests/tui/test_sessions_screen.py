@@ -20,7 +20,6 @@ from textual.pilot import Pilot
 from llava_tui.events import Notes
 from llava_tui.session import store
 from llava_tui.session.reader import read_notes
-from llava_tui.tui import actions
 from llava_tui.tui.app import LlavaTui
 from llava_tui.tui.screens.compare import CompareScreen
 from llava_tui.tui.screens.monitor import MonitorScreen
@@ -313,15 +312,15 @@ async def test_the_list_can_be_ordered_otherwise(folder: Path) -> None:
     store.set_notes(folder / "new", Notes(name="zebra"))
     record(folder / "long", course(runs=20), wall0=T0, model="a/first")
     async with browser(folder) as shown:
-        firsts = {}
-        for _ in range(len(actions.by_id("order").keys) * 4):
-            firsts[shown.screen.order] = [info.id for info in shown.screen.shown]
+        firsts: dict[str, list[str]] = {}
+        for _ in range(4):
+            firsts[shown.screen.choosing.order] = [info.id for info in shown.screen.shown]
             await shown.press("o")
-        assert firsts[0][0] == "new"
-        assert firsts[1] == ["long", "middle", "old", "new"]
-        assert firsts[2][0] == "long"
-        assert firsts[3][0] == "long"
-        assert [info.id for info in shown.screen.shown] == firsts[0]
+        assert firsts["time"][0] == "new"
+        assert firsts["name"] == ["long", "middle", "old", "new"]
+        assert firsts["model"][0] == "long"
+        assert firsts["length"][0] == "long"
+        assert [info.id for info in shown.screen.shown] == firsts["time"]
 
 
 @pytest.fixture(scope="module")

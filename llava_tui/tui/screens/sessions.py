@@ -5,12 +5,10 @@ from __future__ import annotations
 import datetime
 import threading
 import time
-from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from rich.cells import cell_len
 from textual import on
 from textual.app import App, ComposeResult
 from textual.binding import BindingType
@@ -18,9 +16,10 @@ from textual.containers import Container, Vertical
 from textual.timer import Timer
 
 from llava_tui.tui import actions
-from llava_tui.tui.screens.base import ActionScreen
+from llava_tui.tui.choosing import Choosing
+from llava_tui.tui.screens.keeping import KeepingScreen
 from llava_tui.tui.widgets.canvas import LineCanvas
-from llava_tui.tui.widgets.cells import TEXT, Line, clip, fit, plain, width_of
+from llava_tui.tui.widgets.cells import TEXT, Line, fit
 from llava_tui.tui.widgets.page import Page
 from llava_tui.tui.widgets.session_table import (
     Entry,
@@ -28,8 +27,7 @@ from llava_tui.tui.widgets.session_table import (
     SessionTable,
     draw_columns,
     draw_entry,
-    model_of,
-    name_of,
+    draw_heading,
 )
 
 if TYPE_CHECKING:
@@ -50,20 +48,9 @@ BELOW = 18
 """From this many lines on it stands below."""
 MOST = 6
 """Sides of a comparison."""
-EDITED = 2000
-"""Characters of a note that can still be edited in one line."""
-SEARCHED = 2000
-"""Characters of a note in which the filter looks."""
-ORDERS: tuple[tuple[str, Callable[[SessionInfo], Any]], ...] = (
-    ("time", lambda info: 0),
-    ("name", lambda info: name_of(info).casefold()),
-    ("model", lambda info: model_of(info).casefold()),
-    ("length", lambda info: -info.duration_ns),
-)
-"""How the list can be ordered; live ones are first in any case, and the newest of equals."""
 
 
-class SessionsScreen(ActionScreen):
+class SessionsScreen(KeepingScreen):
     """Lists a folder's sessions, follows what happens to them, and does with them what the keys ask."""
 
     NAME = "sessions"
@@ -85,8 +72,7 @@ class SessionsScreen(ActionScreen):
         """The sessions that are pinned."""
         self.marks: dict[Path, None] = {}
         """The sessions marked, in that order."""
-        self.filter = ""
-        self.order = 0
+        self.choosing = Choosing()
         # Kept here: within a container they are not found before that is mounted.
         self.table = SessionTable(id="table")
         self._body = Container(id="body")
@@ -94,8 +80,6 @@ class SessionsScreen(ActionScreen):
         self._preview = PaintedPage(id="preview")
         self._catalogue: Catalogue | None = None
         self._digests: Digests | None = None
-        self._words: dict[str, tuple[SessionInfo, str]] = {}
-        """What the filter searches of each session."""
         self._said: tuple[str, str] = ("", TEXT)
         self._looking = False
         self._look_again = False
@@ -106,6 +90,7 @@ class SessionsScreen(ActionScreen):
 
     def compose(self) -> ComposeResult:
         """The heading; the list, and the preview beside or below it; the footer."""
+        self._arrange()  # before they are there: whatever is laid out anew is painted twice
         yield LineCanvas(id="heading")
         with self._body:
             with Vertical(id="list"):
@@ -116,7 +101,6 @@ class SessionsScreen(ActionScreen):
 
     def on_mount(self) -> None:
         """Paints at once, and reads the folder aside."""
-        self._arrange()
         width = self.app.size.width
         self.query_one("#heading", LineCanvas).begin([self._heading(width)])
         self.query_one("#footer", LineCanvas).begin([self.footer_line(width)])
@@ -198,28 +182,15 @@ class SessionsScreen(ActionScreen):
         """Orders and filters anew; the cursor stays on its session, and that on its line."""
         table, here = self.table, self.current()
         before = table.cursor
-        infos, key = self.infos or [], ORDERS[self.order][1]
+        infos = self.infos or []
         self.baseline = sorted(info.path for info in infos if info.notes.baseline)
-        words = self.filter.casefold().split()
-        some = [info for info in infos if all(word in self._text_of(info) for word in words)]
-        self.shown = sorted(some, key=lambda info: (info.status not in ("running", "paused"), key(info)))
+        self.shown = self.choosing.of(infos)
         places = {info.path: index for index, info in enumerate(self.shown)}
         if here is not None and (at := places.get(here.path)) is not None:
             table.cursor = at
             table.top += at - before
         table.set_rows(len(self.shown), self._draw_row)
         self.redraw()
-
-    def _text_of(self, info: SessionInfo) -> str:
-        """What the filter searches."""
-        kept = self._words.get(info.id)
-        if kept is None or kept[0] is not info:
-            notes = info.notes
-            parts = [info.id, notes.name, *notes.tags, notes.note, info.status, info.problem]
-            if info.header is not None:
-                parts += [info.header.model, info.header.pipeline, info.header.provenance]
-            kept = self._words[info.id] = (info, "\n".join(part[:SEARCHED] for part in parts).casefold())
-        return kept[1]
 
     def current(self) -> SessionInfo | None:
         """The session that the cursor is on."""
@@ -325,19 +296,7 @@ class SessionsScreen(ActionScreen):
             return fit([*line, (said, style)], width)
         if self.infos is None:
             return fit([*line, (f"reading {self.folder} …", "dim")], width)
-        live = sum(info.status in ("running", "paused") for info in self.infos)
-        count = f"{len(self.shown)} of {len(self.infos)}" if self.filter else str(len(self.infos))
-        parts: list[Line] = [[(count, TEXT)]]
-        parts += [[(f"● {live} live", "live")]] if live else []
-        parts += [[(f"✓ {len(self.marks)} marked", "accent")]] if self.marks else []
-        parts += [[("/ ", "dim"), (clip(self.filter, 30), "accent")]] if self.filter else []
-        parts += [[(f"by {ORDERS[self.order][0]}", "dim")]]
-        for part in parts:
-            line += [*part, ("  ", TEXT)]
-        folder, room = plain(str(self.folder)), max(width - width_of(line) - 1, 0)
-        if cell_len(folder) > room:  # its end tells most
-            folder = "…" + folder[-room + 1 :] if room > 8 and folder.isascii() else ""
-        return fit([*fit(line, width - cell_len(folder) - 1), (folder, "dim")], width)
+        return draw_heading(self.infos, self.shown, len(self.marks), self.choosing, self.folder, width)
 
     def say(self, text: str, style: str = "accent") -> None:
         """In the heading, until the next key."""
@@ -349,7 +308,7 @@ class SessionsScreen(ActionScreen):
 
     def offered(self) -> list[actions.Action]:
         """There is no way back from the first screen."""
-        back = self.filter or self.marks or len(self.app.screen_stack) > 1
+        back = self.choosing.filter or self.marks or len(self.app.screen_stack) > 1
         return [entry for entry in super().offered() if back or entry.id != "escape"]
 
     def action_act(self, action: str, *key: str) -> None:
@@ -438,13 +397,13 @@ class SessionsScreen(ActionScreen):
 
     def do_order(self) -> None:
         """The next order."""
-        self.order = (self.order + 1) % len(ORDERS)
+        self.choosing.next_order()
         self._relist()
 
     def do_escape(self) -> None:
         """First the filter goes, then the marks, then the screen, where there is one before."""
-        if self.filter:
-            self.filter = ""
+        if self.choosing.filter:
+            self.choosing.filter = ""
             self._relist()
         elif self.marks:
             self.marks = {}
@@ -456,7 +415,7 @@ class SessionsScreen(ActionScreen):
         """Asks for words, and shows at once in which sessions they occur."""
         from llava_tui.tui.widgets.overlays import Prompt
 
-        before = self.filter
+        before = self.choosing.filter
 
         def answered(text: str | None) -> None:
             self._filter_by(before if text is None else text)
@@ -466,8 +425,8 @@ class SessionsScreen(ActionScreen):
         )
 
     def _filter_by(self, text: str) -> None:
-        if text != self.filter:
-            self.filter = text
+        if text != self.choosing.filter:
+            self.choosing.filter = text
             self._relist()
 
     def _readable(self) -> SessionInfo | None:
@@ -477,117 +436,3 @@ class SessionsScreen(ActionScreen):
             self.say(f"{here.id} cannot be read: {here.problem}", "bad")
             return None
         return here
-
-    # --- what people say of sessions --------------------------------------------------------------------------------
-
-    def do_rename(self) -> None:
-        """Asks for a name."""
-        if (here := self.current()) is not None:
-            self._ask_for("name", here, here.notes.name, lambda text: {"name": text.strip()})
-
-    def do_tags(self) -> None:
-        """Asks for tags."""
-        if (here := self.current()) is not None:
-            tags = " ".join(here.notes.tags)
-            self._ask_for("tags", here, tags, lambda text: {"tags": tuple(dict.fromkeys(text.split()))})
-
-    def do_note(self) -> None:
-        """Asks for a note; its line ends are shown as ⏎."""
-        here = self.current()
-        if here is None:
-            return
-        if len(here.notes.note) > EDITED:
-            self.say(f"the note is too long to be edited here: edit {here.path / 'notes.json'}", "bad")
-            return
-        note = here.notes.note.replace("\n", "⏎")
-        self._ask_for("note", here, note, lambda text: {"note": text.replace("⏎", "\n").strip()})
-
-    def _ask_for(self, label: str, info: SessionInfo, value: str, change: Callable[[str], dict[str, Any]]) -> None:
-        from llava_tui.tui.widgets.overlays import Prompt
-
-        def answered(text: str | None) -> None:
-            if text is not None and text != value:
-                self._aside(f"{label} of {name_of(info)}", lambda: _note(info.path, change(text)))
-
-        self.app.push_screen(Prompt(label, value), answered)
-
-    def do_pin(self) -> None:
-        """Those that are marked, or this one, become the baseline; the baseline alone is unpinned."""
-        some = [info.path for info in self.chosen() if info.header is not None]
-        if not some:
-            return
-        wanted = [] if set(some) == set(self.baseline) else some
-
-        def pin() -> str:
-            from llava_tui.report.sides import pin as pinned
-
-            pinned(self.folder, wanted)
-            return f"the baseline is {', '.join(path.name for path in wanted)}" if wanted else "no baseline any more"
-
-        self._aside("baseline", pin)
-
-    def do_delete(self) -> None:
-        """Asks, then deletes; what runs stays, with the reason."""
-        from llava_tui.tui.widgets.overlays import Question
-
-        some = self.chosen()
-        if not some:
-            return
-        if len(some) == 1 and some[0].status in ("running", "paused"):
-            self.say(f"{name_of(some[0])} is running: stop it first (enter opens it, s stops it)", "bad")
-            return
-        what = clip(name_of(some[0]), 40) if len(some) == 1 else f"{len(some)} sessions"
-
-        def answered(answer: str | None) -> None:
-            if answer:
-                self._aside("deleting", lambda: _delete(info.path for info in some))
-
-        self.app.push_screen(Question(f"Delete {what} for good?", [("y", "delete", "delete")]), answered)
-
-    def _aside(self, what: str, work: Callable[[], str]) -> None:
-        """Does ``work`` in a thread, says what it returns or raises, and looks again."""
-        self.say(f"{what} …", "dim")
-        app = self.app
-
-        def run() -> None:
-            try:
-                said, style = work(), "accent"
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is said
-                said, style = str(error) or type(error).__name__, "bad"
-            if app.is_running:
-                app.call_later(done, said, style)
-
-        def done(said: str, style: str) -> None:
-            if self.is_attached:
-                self.say(said, style)
-                self.look()
-
-        threading.Thread(target=run, name="sessions", daemon=True).start()
-
-
-def _note(path: Path, change: dict[str, Any]) -> str:
-    """Changes that and nothing else of what is noted by now, which may be another viewer's."""
-    from msgspec.structs import replace
-
-    from llava_tui.session import store
-    from llava_tui.session.reader import read_notes
-
-    store.set_notes(path, replace(read_notes(path), **change))
-    return f"noted: {' '.join(change)}"
-
-
-def _delete(paths: Iterable[Path]) -> str:
-    """All that can be; what cannot is in the message."""
-    from llava_tui.session import store
-    from llava_tui.session.reader import SessionError
-
-    gone, kept = 0, []
-    for path in paths:
-        try:
-            store.delete(path)
-            gone += 1
-        except SessionError as error:
-            kept.append(str(error))
-    if kept:
-        raise SessionError("; ".join([*([f"{gone} deleted"] if gone else []), *kept]))
-    return "deleted" if gone == 1 else f"{gone} deleted"

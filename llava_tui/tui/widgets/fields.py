@@ -222,7 +222,7 @@ class Fields(VerticalScroll, can_focus=False, inherit_bindings=False):
 
 
 class Picker(ModalScreen[str | None]):
-    """A list to pick from: enter answers with the value, escape with ``None``. Where several can be, space marks them."""
+    """A list to pick from: enter answers with the value, escape with ``None``; where several can be, space marks."""
 
     CSS = """
     Picker { align: center middle; }

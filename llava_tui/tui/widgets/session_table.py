@@ -10,16 +10,19 @@ from typing import TYPE_CHECKING, Any, cast, overload
 from textual import events
 from textual.message import Message
 
-from llava_tui.tui.widgets.cells import TEXT, Line, Run, clip, fit, left, right
+from llava_tui.tui.widgets.cells import TEXT, Line, Run, clip, fit, left, plain, right, width_of
 from llava_tui.tui.widgets.page import Page
 from llava_tui.tui.widgets.signs import GRADE_STYLES, MARKS, VERDICTS
 from llava_tui.units import UNKNOWN, clock
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from textual.geometry import Region
 
     from llava_tui.session.store import SessionInfo
     from llava_tui.tui.app import LlavaTui
+    from llava_tui.tui.choosing import Choosing
     from llava_tui.tui.digests import Digest
 
 SHORT = {"simulated": "SIM", "random-weights": "RAND", "imported": "IMP"}
@@ -72,6 +75,25 @@ def layout(width: int) -> dict[str, int]:
         kept["model"] += more
         room -= more
     return {"name": name + room, **kept}
+
+
+def draw_heading(
+    infos: Sequence[SessionInfo], shown: Sequence[SessionInfo], marked: int, by: Choosing, folder: Path, width: int
+) -> Line:
+    """How many there are, what is shown of them and why; the folder at the right, as far as there is room."""
+    live = sum(info.status in ("running", "paused") for info in infos)
+    parts: list[Line] = [[(" Sessions ", "strong")]]
+    parts += [[(f"{len(shown)} of {len(infos)}" if by.filter else str(len(infos)), TEXT)]]
+    parts += [[(f"● {live} live", "live")]] if live else []
+    parts += [[(f"✓ {marked} marked", "accent")]] if marked else []
+    parts += [[("/ ", "dim"), (clip(by.filter, 30), "accent")]] if by.filter else []
+    line: Line = []
+    for part in [*parts, [(f"by {by.order}", "dim")]]:
+        line += [*part, (" ", TEXT)] if not line else [*part, ("  ", TEXT)]
+    name, room = plain(str(folder)), max(width - width_of(line) - 1, 0)
+    if width_of([(name, TEXT)]) > room:  # its end tells most
+        name = "…" + name[-room + 1 :] if room > 8 and name.isascii() else ""
+    return fit([*fit(line, width - width_of([(name, TEXT)]) - 1), (name, "dim")], width)
 
 
 def draw_columns(width: int) -> Line:
