@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import socket
 from pathlib import Path
 from typing import Any
@@ -230,6 +231,24 @@ def test_memory_is_that_of_weights_and_cache() -> None:
     found = estimate(simulated(frames=[1, 3]), [])
     assert found.memory is not None
     assert 13.0 < found.memory / 2**30 < 15.0  # 7.06e9 parameters of two bytes, 288 MiB of cache a frame
+
+
+def test_a_models_config_and_the_gpus_data_sheet_tell_the_least_that_is_to_be_expected(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(estimating.LLAVA_7B | {"dtype": "bfloat16"}))
+    monkeypatch.setattr(estimating, "_boards", lambda: ["NVIDIA GeForce RTX 4090", "NVIDIA H100 80GB HBM3"])
+    plan = Plan(model=str(tmp_path), frames=(1,), new_tokens=(65,), rounds=1, warmup=0, self_test=False)
+    found, second = estimate(plan, []), estimate(msgspec.structs.replace(plan, device="cuda:1"), [])
+    assert found.runs == (3, 3)
+    assert found.memory is not None
+    assert 13.0 < found.memory / 2**30 < 14.0
+    # 51 ms of prefill and 64 tokens of 13.4 ms on the one, 8.5 ms and 4.0 ms on the other; three runs of it.
+    assert found.seconds is not None
+    assert second.seconds is not None
+    assert found.seconds[0] / 3 == pytest.approx(0.051 + 64 * 0.0134, rel=0.05)
+    assert second.seconds[0] / 3 == pytest.approx(0.0085 + 64 * 0.0040, rel=0.05)
+    assert estimate(msgspec.structs.replace(plan, device="cuda:2"), []).seconds is None
 
 
 def test_nothing_is_claimed_of_what_nobody_knows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
