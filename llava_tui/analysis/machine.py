@@ -94,8 +94,12 @@ class Watched:
         starts, walls = self.measures.starts, self.measures.wall
         if not starts.size:
             return np.zeros(t.size, np.bool_)
-        run = np.searchsorted(starts, t, "right") - 1
-        within: Mask = (run >= 0) & (t <= starts[run] + walls[run])
+        # Both are in order. There are more readings than runs, so each run finds its own.
+        first = np.searchsorted(t, starts, "left")
+        last = np.minimum(np.searchsorted(t, starts + walls, "right"), np.append(first[1:], t.size))
+        some = first < last
+        edges = np.bincount(first[some], minlength=t.size + 1) - np.bincount(last[some], minlength=t.size + 1)
+        within: Mask = np.cumsum(edges[:-1]) > 0
         return within
 
     def clocks(self) -> tuple[str, Floats]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from llava_tui.analysis.statistics import Floats
-from llava_tui.session.timeline import TableView, View
+from llava_tui.analysis.statistics import Floats, Summary, quantile, summarize
+from llava_tui.session.timeline import TableView, Timeline, View
 
 ALL_CASES = "*"
 """Stands for every case's runs together."""
@@ -33,6 +34,9 @@ class Measures:
     """Which rows of ``view.runs`` they are."""
     runs: Ints
     """Their numbers."""
+    whole: Measures | None = None
+    """The case's runs in all of the session that was read, of which these are the first: a view of another moment takes
+    its values from there, and need not gather or sort them again."""
 
     @property
     def n(self) -> int:
@@ -86,6 +90,11 @@ class Measures:
 
     def stage(self, path: str, column: str = "duration") -> Floats:
         """A stage's ``duration`` (ns), or the allocator's peak in it (``allocated``, ``reserved``), run by run."""
+        if self.whole is not None:
+            return self.whole.stage(path, column)[: self.n]
+        return self._keep(("stage", path, column), lambda: self._stage(path, column))
+
+    def _stage(self, path: str, column: str) -> Floats:
         values = np.full(self.n, np.nan)
         if self.n:
             rows, codes, place = self._counted
@@ -109,6 +118,72 @@ class Measures:
         """Wall time that is in no step; not known where a step's is not."""
         return self.wall - sum((self.stages[path] for path in self.steps), np.zeros(self.n))
 
+    # --- statistics --------------------------------------------------------------------------------------------------
+
+    def summary(self, path: str, resolution: float = 0.0) -> Summary:
+        """:func:`~llava_tui.analysis.statistics.summarize` of a stage's durations, or of the whole run's (``wall``)."""
+        return self.summarized(path, partial(_durations, path), resolution)
+
+    def median(self, path: str) -> float | None:
+        """Of the same; ``None`` where nothing is known."""
+        return self.middle(path, partial(_durations, path))
+
+    def share(self, path: str) -> float | None:
+        """Median over the runs of the stage's share of the wall time, 0…1."""
+        return self.shared(path, partial(_durations, path))
+
+    def places(self, path: str) -> Ints:
+        """The runs whose duration is known, by that duration."""
+        return self._places(path, partial(_durations, path))
+
+    def summarized(self, name: str, values: Values, resolution: float = 0.0) -> Summary:
+        """Of any ``values`` of these runs. ``name`` stands for that function of them, which looks at each run alone."""
+        return summarize(values(self), resolution, self._ordered(name, values))
+
+    def middle(self, name: str, values: Values) -> float | None:
+        """The median of what is finite of them; ``None`` where nothing is."""
+        ordered = self._ordered(name, values)
+        return quantile(ordered, 0.5) if ordered.size else None
+
+    def shared(self, name: str, values: Values) -> float | None:
+        """The median of their shares of the wall time, 0…1."""
+
+        def shares(of: Measures) -> Floats:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                return values(of) / of.wall
+
+        return self.middle(f"{name}: share", shares)
+
+    def _ordered(self, name: str, values: Values) -> Floats:
+        """What is finite of them, by size. Sorted once for all of the session: of what is in order, a part is too."""
+        of = self.whole or self
+        if of.n == self.n:
+            return of._keep(("ordered", name), lambda: np.sort(_finite(values(of))))
+        place = of._places(name, values)
+        ordered: Floats = of._keep(("by size", name), lambda: values(of)[place])
+        return ordered[place < self.n]
+
+    def _places(self, name: str, values: Values) -> Ints:
+        """The runs for which it is known, by size."""
+        if self.whole is not None:
+            place = self.whole._places(name, values)
+            return place if self.whole.n == self.n else place[place < self.n]
+
+        def places() -> Ints:
+            all_ = values(self)
+            known = np.flatnonzero(np.isfinite(all_))
+            return known[np.argsort(all_[known])].astype(np.int32)
+
+        return self._keep(("places", name), places)
+
+    def _keep(self, name: tuple[str, ...], make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+        kept: dict[tuple[str, ...], NDArray[Any]] = self.__dict__.setdefault("_kept", {})
+        if name not in kept:
+            made = make()
+            made.flags.writeable = False  # it is given out to many
+            kept[name] = made
+        return kept[name]
+
     def tick(self, path: str) -> float:
         """What the timer of a stage can tell apart, ns; 0 where there was no timer of ours (simulated, imported)."""
         model = self.view.model
@@ -122,6 +197,9 @@ class Measures:
     @cached_property
     def _tokens(self) -> tuple[Ints, Ints, Ints]:
         """When each token of these runs was there (ns), the first token's place of each run, how many each has."""
+        if self.whole is not None:
+            at, left, count = self.whole._tokens
+            return at[: int(count[: self.n].sum())], left[: self.n], count[: self.n]
         rows, place = self._ranges(self.view.tokens)
         count = np.bincount(place, minlength=self.n)
         return np.asarray(self.view.tokens["at"])[rows], np.cumsum(count) - count, count
@@ -168,6 +246,8 @@ class Measures:
     def gaps(self) -> Floats:
         """Inter-token latencies: every gap between neighbouring tokens of a run, of all runs, in order."""
         at, left, count = self._tokens
+        if self.whole is not None:
+            return self.whole.gaps[: int(np.maximum(count - 1, 0).sum())]
         follows = np.ones(at.size, np.bool_)  # tokens that have one before them in their run
         follows[left[count > 0]] = False
         return np.diff(at, prepend=at[:1])[follows].astype(np.float64)
@@ -175,6 +255,8 @@ class Measures:
     @cached_property
     def itl(self) -> Floats:
         """Each run's median inter-token latency."""
+        if self.whole is not None:
+            return self.whole.itl[: self.n]
         at, left, count = self._tokens
         medians = np.full(self.n, np.nan)
         for length in np.unique(count[count > 1]):  # runs of one length at once
@@ -194,13 +276,49 @@ class Measures:
         return of_runs
 
 
+Values = Callable[[Measures], Floats]
+"""Something that every run has its own value of."""
+
+
+def _durations(path: str, of: Measures) -> Floats:
+    return of.wall if path == "wall" else of.stage(path)
+
+
+def _finite(values: Floats) -> Floats:
+    return values[np.isfinite(values)]
+
+
 def measures(view: View, case: str) -> Measures:
     """The measured runs of ``case`` (:data:`ALL_CASES`: of every case) that had ended well by ``view.t``. Kept with the
     view: the table, trust, and fits of a case are made of the same values."""
     kept: dict[str, Measures] = view.__dict__.setdefault("_measures", {})
     if case not in kept:
-        kept[case] = _measures(view, case)
+        kept[case] = _first(view, case) or _measures(view, case)
     return kept[case]
+
+
+def _first(view: View, case: str) -> Measures | None:
+    """By what is kept of the whole session; ``None`` where the view is not of the beginning of that: stages have become
+    others since, or a run that is told of late has come in between."""
+    timeline, runs = view.timeline, view.runs
+    last = runs.n - 1
+    same = view.trees.n == timeline.trees.n and runs.n <= timeline.runs.n
+    if not same or (runs.n and any(runs[name][last] != timeline.runs[name][last] for name in ("t", "run"))):
+        return None
+    whole = _whole(timeline, case)
+    n = int(np.searchsorted(whole.rows, runs.n))
+    return Measures(view, case, whole.rows[:n], whole.runs[:n], whole)
+
+
+def _whole(timeline: Timeline, case: str) -> Measures:
+    """Of all that was read; kept with the timeline until more is."""
+    stamp = timeline.runs.n, timeline.trees.n
+    known: tuple[object, dict[str, Measures]] = timeline.__dict__.get("_measures", (None, {}))
+    if known[0] != stamp:
+        known = timeline.__dict__["_measures"] = (stamp, {})
+    if case not in known[1]:
+        known[1][case] = _measures(timeline.now(), case)
+    return known[1][case]
 
 
 def _measures(view: View, case: str) -> Measures:

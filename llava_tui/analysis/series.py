@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from llava_tui.analysis.statistics import SCALE, Floats
 
@@ -22,13 +23,15 @@ class Trend:
     """From the first to the last, as a part of the median: by the medians of the first and the last third."""
 
 
-def trend(values: Floats) -> Trend | None:
-    """Of at least 6 values; ``None`` below that and where nothing varies. Runs without a value are left out."""
-    values = values[np.isfinite(values)]
+def trend(values: Floats, places: NDArray[np.integer] | None = None) -> Trend | None:
+    """Of at least 6 values; ``None`` below that and where nothing varies. Runs without a value are left out.
+    ``places``: those of the others by size, where they are known already."""
+    known = np.isfinite(values)
+    values, whole = values[known], bool(known.all())
     n = values.size
     if n < 6:
         return None
-    rho = _correlation(ranks(values), np.arange(n, dtype=np.float64))
+    rho = _correlation(ranks(values, places if whole else None), np.arange(n, dtype=np.float64))
     middle = float(np.median(values))
     if rho is None or middle == 0:
         return None
@@ -63,11 +66,15 @@ def detrended(values: Floats) -> Floats:
     return rest
 
 
-def ranks(values: Floats) -> Floats:
-    """From 0; equal values share the mean of theirs."""
-    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
-    below = np.cumsum(count) - count
-    shared: Floats = (below + (count - 1) / 2)[place]
+def ranks(values: Floats, places: NDArray[np.integer] | None = None) -> Floats:
+    """From 0; equal values share the mean of theirs. ``places``: those of the values by size, if they are known."""
+    if places is None:
+        places = np.argsort(values)
+    ordered = values[places]
+    first = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+    count = np.diff(first, append=values.size)
+    shared = np.empty(values.size)
+    shared[places] = (first + (count - 1) / 2).repeat(count)
     return shared
 
 

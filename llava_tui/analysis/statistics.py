@@ -186,17 +186,17 @@ def _far(values: Floats, median: float, mad: float) -> NDArray[np.bool_]:
     return flagged
 
 
-def summarize(values: Floats, resolution: float = 0.0) -> Summary:
+def summarize(values: Floats, resolution: float = 0.0, ordered: Floats | None = None) -> Summary:
     """Values in the order they were measured, NaN where a run has none. ``resolution`` is the timer's tick, 0 where
-    the values are no times."""
+    the values are no times. ``ordered``: those that are finite by size, where that is known already."""
     finite = values[np.isfinite(values)]
     n = int(finite.size)
     if n == 0:
         return NOTHING
-    ordered = np.sort(finite)
-    median = _quantile(ordered, 0.5)
-    deviations = np.abs(finite - median)
-    mad = _quantile(np.sort(deviations), 0.5)
+    if ordered is None:
+        ordered = np.sort(finite)
+    median = quantile(ordered, 0.5)
+    mad = _middle_distance(ordered, median)
     interval = _interval(finite, ordered, 0.95)
     low, high = interval if interval is not None else (None, None)
     state: State = "ok" if n >= TOO_FEW else "too few"
@@ -210,8 +210,8 @@ def summarize(values: Floats, resolution: float = 0.0) -> Summary:
         low=low,
         high=high,
         mad=mad,
-        iqr=_quantile(ordered, 0.75) - _quantile(ordered, 0.25),
-        p95=_quantile(ordered, 0.95) if n >= TAIL_FROM else None,
+        iqr=quantile(ordered, 0.75) - quantile(ordered, 0.25),
+        p95=quantile(ordered, 0.95) if n >= TAIL_FROM else None,
         mean=mean,
         std=math.sqrt(float(((finite - mean) ** 2).sum()) / (n - 1)) if n > 1 else None,
         minimum=float(ordered[0]),
@@ -221,7 +221,29 @@ def summarize(values: Floats, resolution: float = 0.0) -> Summary:
     )
 
 
-def _quantile(ordered: Floats, p: float) -> float:
+def _middle_distance(ordered: Floats, middle: float) -> float:
+    """The median of the distances from ``middle``: they rise to both sides of it, so nothing needs to be sorted."""
+    n, above = ordered.size, int(np.searchsorted(ordered, middle))
+
+    def nearest(k: int) -> float:
+        """The distance of rank ``k``, from 0."""
+        # How many of the k nearest lie below: the least number with which the next one below is as far as those above.
+        low, high = max(k - (n - above), 0), min(k, above)
+        while low < high:
+            below = (low + high) // 2
+            if middle - ordered[above - 1 - below] < ordered[above + k - below - 1] - middle:
+                low = below + 1
+            else:
+                high = below
+        left = middle - ordered[above - 1 - low] if low < above else math.inf
+        right = ordered[above + k - low] - middle if above + k - low < n else math.inf
+        return float(min(left, right))
+
+    first = nearest((n - 1) // 2)
+    return first if n % 2 else first + 0.5 * (nearest(n // 2) - first)
+
+
+def quantile(ordered: Floats, p: float) -> float:
     """As ``np.quantile`` has it, of values in order."""
     place = p * (ordered.size - 1)
     below = int(place)

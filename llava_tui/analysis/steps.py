@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
-from llava_tui.analysis.measures import ALL_CASES, known_sum, measures
+from llava_tui.analysis.measures import ALL_CASES, Measures, Values, known_sum, measures
 from llava_tui.analysis.statistics import TAIL_FROM, Floats, Summary, summarize
 from llava_tui.session.timeline import View
 
@@ -90,7 +90,6 @@ def step_table(view: View, case: str) -> StepTable:
     """The table of ``case`` (:data:`~llava_tui.analysis.measures.ALL_CASES`: of all together) from the runs that had
     ended by ``view.t``."""
     of = measures(view, case)
-    walls = of.wall
     lasts = _lasts(view, case, of.paths)
     last_wall = lasts.pop("wall", None)
 
@@ -98,29 +97,31 @@ def step_table(view: View, case: str) -> StepTable:
     paths = of.paths
     titles = {info.path: info.title for info in view.tree}
     for index, path in enumerate(paths):
-        rows.append(_row(path, titles[path], of.stages[path], walls, lasts.get(path), of.tick(path)))
+        summary = of.summary(path, of.tick(path))
+        rows.append(
+            StepRow(path, titles[path], path.count("."), summary, lasts.get(path), of.share(path), of.stages[path])
+        )
         step = path.split(".")[0]
         if index + 1 == len(paths) or paths[index + 1].split(".")[0] != step:
             children = [p for p in paths if p.count(".") == 1 and p.startswith(step + ".")]
             if children:
-                rest = of.stages[step] - known_sum([of.stages[p] for p in children], of.n)
                 last = _remainder(lasts.get(step), [lasts.get(p) for p in children])
-                rows.append(_row(f"{step}.rest", "rest", rest, walls, last))
+                rows.append(_rest_row(of, f"{step}.rest", "rest", partial(_rest, step, children), last))
     known = all(path in lasts for path in of.steps)
     last = _remainder(last_wall, [lasts.get(path) for path in of.steps]) if known else None
-    rows.append(_row(UNACCOUNTED, UNACCOUNTED, of.unaccounted, walls, last))
+    rows.append(_rest_row(of, UNACCOUNTED, UNACCOUNTED, lambda of: of.unaccounted, last))
     gaps = of.gaps
     return StepTable(
         case=case,
         rows=tuple(rows),
-        wall=_row("wall", "whole run", walls, walls, last_wall, of.tick("wall")),
+        wall=StepRow("wall", "whole run", 0, of.summary("wall", of.tick("wall")), last_wall, of.share("wall"), of.wall),
         n=of.n,
-        ttft=summarize(of.ttft),
-        tpot=summarize(of.tpot),
+        ttft=of.summarized("ttft", lambda of: of.ttft),
+        tpot=of.summarized("tpot", lambda of: of.tpot),
         gaps=gaps,
         itl_p95=float(np.percentile(gaps, 95)) if gaps.size >= TAIL_FROM else None,
         tokens_per_second=summarize(of.tokens_per_second),
-        frames_per_second=summarize(of.frames_per_second),
+        frames_per_second=of.summarized("frames per second", lambda of: of.frames_per_second),
     )
 
 
@@ -141,11 +142,14 @@ def _lasts(view: View, case: str, paths: list[str]) -> dict[str, float]:
     return lasts | {"wall": float(runs["wall"][indices[-1]])}
 
 
-def _row(path: str, title: str, values: Floats, walls: Floats, last: float | None, tick: float = 0.0) -> StepRow:
-    shares = values / walls
-    finite = shares[np.isfinite(shares)]
-    share = float(np.median(finite)) if finite.size else None
-    return StepRow(path, title, path.count("."), summarize(values, tick), last, share, values)
+def _rest_row(of: Measures, path: str, title: str, values: Values, last: float | None) -> StepRow:
+    """What others leave."""
+    summary, share = of.summarized(path, values), of.shared(path, values)
+    return StepRow(path, title, path.count("."), summary, last, share, values(of))
+
+
+def _rest(step: str, children: list[str], of: Measures) -> Floats:
+    return of.stage(step) - known_sum([of.stage(path) for path in children], of.n)
 
 
 def _remainder(whole: float | None, parts: list[float | None]) -> float | None:

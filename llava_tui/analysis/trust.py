@@ -14,11 +14,11 @@ import numpy as np
 
 from llava_tui import events
 from llava_tui.analysis.machine import Watched
-from llava_tui.analysis.measures import Measures, measures, median
+from llava_tui.analysis.measures import Measures, measures
 from llava_tui.analysis.peaks import peaks_of
 from llava_tui.analysis.roofline import SLACK, architecture_of, device_of, dtype_of, floor_of, stage_cost, work_of
 from llava_tui.analysis.series import autocorrelation, detrended, trend
-from llava_tui.analysis.statistics import SCALE, Summary, summarize
+from llava_tui.analysis.statistics import SCALE, Summary
 from llava_tui.costs import Underived
 from llava_tui.session.timeline import View
 from llava_tui.units import counted, duration, percent, size
@@ -202,7 +202,7 @@ def _gpu(watched: Watched) -> Iterator[Reason]:
 
 
 def _runs(of: Measures) -> Iterator[Reason]:
-    wall, known = of.wall, summarize(of.wall)
+    known = of.summary("wall")
     middle = known.median or 0.0
     if of.n < FEW:
         some, none = counted(of.n, "run"), of.n < TOO_FEW
@@ -224,7 +224,7 @@ def _runs(of: Measures) -> Iterator[Reason]:
     if blind and of.view.header.provenance != "imported":
         text = f"steps cannot be told apart on this device: of {', '.join(blind)} there are no times"
         yield Reason("blind", "amber", text, len(blind), 0, {"steps": blind})
-    share = (median(of.unaccounted[wall > 0] / wall[wall > 0]) if of.steps else None) or 0.0
+    share = (of.shared("unaccounted", lambda of: of.unaccounted) if of.steps else None) or 0.0
     if share > UNACCOUNTED:
         text = f"{percent(share)} of a run is in none of its steps: look for what runs between them"
         yield Reason("unaccounted", "amber", text, share, UNACCOUNTED)
@@ -258,7 +258,7 @@ def _order(of: Measures, known: Summary) -> Iterator[Reason]:
     """A trend of the whole run or of a step; and, that taken out, whether a run resembles the one before."""
     names = {info.path: info.title for info in of.view.tree}
     series = {"wall": of.wall} | {path: of.stages[path] for path in of.steps}
-    trends = {path: trend(values) for path, values in series.items()}
+    trends = {path: trend(values, of.places(path)) for path, values in series.items()}
     # The whole run is asked as it is; its steps, which are several, with a p that much smaller.
     bounds = {path: TREND_P if path == "wall" else TREND_P / len(of.steps) for path in trends}
     drifting = {
@@ -285,7 +285,7 @@ def _precision(of: Measures) -> Iterator[Reason]:
     delta = delta if isinstance(delta, float) and delta > 0 else 0.01
     worst: tuple[float, float, str] | None = None
     for path in of.steps:
-        known = summarize(of.stages[path], of.tick(path))
+        known = of.summary(path, of.tick(path))
         if known.low is None or known.high is None or not known.median or known.state != "ok":
             continue
         reach = max(known.high - known.median, known.median - known.low) / known.median
@@ -325,7 +325,7 @@ def impossible(view: View, of: Measures) -> Iterator[tuple[str, float, float]]:
     made, work = architecture_of(model, dtype), work_of(view, of.case)
     for path in of.paths:
         leaf = path.rsplit(".", 1)[-1]
-        middle = median(of.stages[path]) if leaf in BOUNDED else None
+        middle = of.median(path) if leaf in BOUNDED else None
         try:
             cost = stage_cost(made, work, leaf) if middle is not None else None
         except Underived:
