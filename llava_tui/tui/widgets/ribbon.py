@@ -25,8 +25,10 @@ STEP_MARKS = "123456789abcdefghijklmnopqrstuvwxyz"
 """A step's mark, by its index; beyond them there is ``+``."""
 LEAST_SHARE = 0.1
 """A cell shows what ran for most of it, if that was for so much of it."""
-APART = 3
-"""Cells from one run or token to the next, from which on each is marked."""
+APART = 2
+"""Cells from one run to the next, from which on each is marked."""
+_TOKENS_APART = 3
+"""The same of tokens."""
 _LATEST = 64
 """Of runs that ended without spans, so many at most are drawn from their hints."""
 
@@ -228,7 +230,7 @@ def _mark_tokens(view: View, axis: Axis, cells: list[Run], codes: list[int | Non
         times = np.concatenate([times, np.asarray(texts["t"])[since:]])
     places = (times - axis.start) // axis.cell
     places = np.unique(places[(places >= 0) & (places < len(cells))])
-    if places.size > 1 and float(np.median(np.diff(places))) < APART:
+    if places.size > 1 and float(np.median(np.diff(places))) < _TOKENS_APART:
         return
     for cell in places.tolist():
         code = codes[cell]
