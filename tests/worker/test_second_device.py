@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from llava_tui.pipelines.llava import _device, _gpu_uuid
+from llava_tui.pipelines import devices as room
 from llava_tui.worker.clock import DeviceClock, HostClock
 
 pytestmark = pytest.mark.models
@@ -85,15 +85,15 @@ def test_work_is_timed_on_the_device_that_does_it(devices: TwoDevices) -> None:
 def test_a_device_is_made_current_and_has_its_number(devices: TwoDevices, wanted: str, number: int) -> None:
     import torch
 
-    device = _device(torch, wanted)
+    device = room.choose(torch, wanted)
     assert str(device) == f"cuda:{number}"
     assert devices.current == number
-    assert _gpu_uuid(torch, device) == f"1234-{number}"
+    assert room.uuid_of(torch, device) == f"1234-{number}"
 
 
 def test_the_cpu_has_no_number_and_no_gpu() -> None:
     import torch
 
-    device = _device(torch, "cpu")
+    device = room.choose(torch, "cpu")
     assert str(device) == "cpu"
-    assert _gpu_uuid(torch, device) == ""
+    assert room.uuid_of(torch, device) == ""
