@@ -51,6 +51,8 @@ FIELDS: tuple[Field, ...] = (
     Field("pipeline", "pipeline", "What runs: a real model, or the simulator of one.", "choice", PIPELINES),
     Field("model", "model", "demo, a folder, or a Hugging Face id; enter shows what is on this machine.",
           pipelines=REAL),
+    Field("weights", "weights", "Those of the checkpoint, or the architecture filled with random numbers.", "choice",
+          ("pretrained", "random"), pipelines=REAL),
     Field("simulated_gpu", "GPU", "Which GPU is simulated.", "choice", SIMULATED_GPUS, pipelines=SIMULATED),
     Field("inputs", "inputs", "Videos, images, folders of frames, spaces between; demo: a synthesised clip.", "words"),
     Field("prompt", "prompt", f"What the model is asked; {LINE_END} is a line end."),
@@ -104,7 +106,7 @@ class Form:
             value = given.pop(field.name, getattr(_DEFAULTS, field.name))
             self.texts[field.name] = shown(field, value)
             self._kept[field.name] = value
-        self.left_out = [plain(safe_text(str(name), 40)) for name, value in given.items() if value != "pretrained"]
+        self.left_out = [plain(safe_text(str(name), 40)) for name in given]
 
     def type(self, name: str, text: str) -> bool:
         """Takes another text into a field; whether it is another."""

@@ -62,7 +62,7 @@ def as_kept(plan: Plan) -> dict[str, Any]:
 
 
 def test_every_field_of_a_plan_is_in_the_form() -> None:
-    assert {field.name for field in FIELDS} == set(Plan.__struct_fields__) - {"weights"}
+    assert {field.name for field in FIELDS} == set(Plan.__struct_fields__)
     assert [field.name for field in FIELDS if field.several] == list(NAMED)
 
 
