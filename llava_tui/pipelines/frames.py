@@ -27,6 +27,7 @@ from llava_tui.plan import DEMO
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 _PACKETS_A_CHECK = 512
+_KINDS = "a video, an image, a folder of images"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +120,9 @@ def uniform_indices(total: int, count: int) -> list[int]:
     return [i * (total - 1) // (count - 1) for i in range(count)]
 
 
-def resolve_input(path: str | Path) -> Path:
-    """The file or folder that ``path`` means; ``demo`` is the clip synthesised on this machine.
+def resolve_input(path: str | Path, kinds: str = _KINDS) -> Path:
+    """The file or folder that ``path`` means; ``demo`` is the clip synthesised on this machine. ``kinds`` says what an
+    input may be.
 
     Raises :class:`PipelineError` where there is none that can be read.
     """
@@ -133,9 +135,7 @@ def resolve_input(path: str | Path) -> Path:
         mode = source.stat().st_mode
         readable = os.access(source, os.R_OK)
     except FileNotFoundError:
-        raise PipelineError(
-            f"{shown(path)}: no such file or folder; an input is a video, an image, a folder of images, or '{DEMO}'"
-        ) from None
+        raise PipelineError(f"{shown(path)}: no such file or folder; an input is {kinds}, or '{DEMO}'") from None
     except (OSError, ValueError) as error:
         raise PipelineError(f"{shown(path)}: cannot be opened ({_why(error)}); check the path") from None
     if not readable:
