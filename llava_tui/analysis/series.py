@@ -52,8 +52,8 @@ def autocorrelation(values: Floats) -> float | None:
     reach = 3 * SCALE * float(np.median(np.abs(values - middle)))
     centred = np.clip(values, middle - reach, middle + reach)
     centred = centred - centred.mean()
-    total = float(centred @ centred)
-    return float(centred[1:] @ centred[:-1]) / total if total else None
+    total = _product(centred, centred)
+    return _product(centred[1:], centred[:-1]) / total if total else None
 
 
 def detrended(values: Floats) -> Floats:
@@ -62,7 +62,7 @@ def detrended(values: Floats) -> Floats:
     if values.size < 3:
         return values
     place = np.arange(values.size) - (values.size - 1) / 2
-    rest: Floats = values - float(place @ values) / float(place @ place) * place
+    rest: Floats = values - _product(place, values) / _product(place, place) * place
     return rest
 
 
@@ -91,6 +91,10 @@ def correlation_p(r: float, n: int) -> float:
 
 def _correlation(a: Floats, b: Floats) -> float | None:
     a, b = a - a.mean(), b - b.mean()
+    size = math.sqrt(_product(a, a) * _product(b, b))
+    return _product(a, b) / size if size else None
+
+
+def _product(a: Floats, b: Floats) -> float:
     # Not by BLAS: its threads cost a hundred times what so small a product does.
-    size = math.sqrt(float(np.einsum("i,i->", a, a)) * float(np.einsum("i,i->", b, b)))
-    return float(np.einsum("i,i->", a, b)) / size if size else None
+    return float(np.einsum("i,i->", a, b))
