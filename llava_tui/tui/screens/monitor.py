@@ -21,6 +21,7 @@ from llava_tui.tui.transport import Moment, Transport
 from llava_tui.tui.widgets.arrangement import SIDE_BY_SIDE, Wants, arrange
 from llava_tui.tui.widgets.canvas import LineCanvas
 from llava_tui.tui.widgets.cells import fit
+from llava_tui.units import clock
 
 if TYPE_CHECKING:
     from llava_tui.session.source import Source
@@ -36,6 +37,8 @@ EVERY_WHEN_BRISK_S = EVERY_S | {"run": 1.0, "output": 1.0, "log": 1.0}
 SHARE = 0.02
 """Of the time, at most, for drawing one part: the table of some thousand runs takes a while to work out."""
 SHARE_OF_REPLAY = 0.1
+MANY_RUNS = 2000
+"""From here on what moments are drawn from is worked out ahead, beside the first of them."""
 
 Paint = Callable[[list[tuple[LineCanvas, list[Region]]]], None]
 
@@ -146,12 +149,19 @@ class MonitorScreen(Replaying, RunControl):
         self.redraw()
         if self._ticking is None:
             self._ticking = self.set_interval(1 / self._fps, self.tick)
+        if not self.look.live and opened.runs.n >= MANY_RUNS:
+            from llava_tui.tui.widgets.panels import prepare
+
+            threading.Thread(target=prepare, args=(opened,), name="prepare-jumps", daemon=True).start()
 
     def _begin(self, transport: Transport) -> None:
         """Where it was asked to begin."""
         at, speed = self._first
         if at is not None:
-            transport.seek(at.on(transport.start, transport.edge))
+            t = at.on(transport.start, transport.edge)
+            transport.seek(t)
+            if transport.now() != t:
+                self.notice(f"there is no such time: the session is {clock(transport.edge - transport.start)} long")
         elif speed is not None:
             transport.seek(transport.start)
         if speed is not None:

@@ -15,7 +15,7 @@ from llava_tui.tui.widgets.course import step_paths
 from llava_tui.tui.widgets.look import Look
 
 if TYPE_CHECKING:
-    from llava_tui.session.timeline import View
+    from llava_tui.session.timeline import Timeline, View
 
 Draw = Callable[["View", Look, int, int], list[Line]]
 """(view, look, width, height) → at most ``height`` lines of ``width`` cells."""
@@ -42,3 +42,16 @@ def wants(view: View, look: Look) -> Wants:
         gauges=gauges.rows_wanted(view),
         strips=strips.rows_wanted(view, look),
     )
+
+
+def prepare(timeline: Timeline) -> None:
+    """Works out what every moment's figures are taken from, so that the first jump in a long session is as quick as the
+    others. For a thread beside the screen's."""
+    from llava_tui.analysis.steps import case_ids, step_table
+    from llava_tui.analysis.trust import badge
+
+    if timeline.runs.n:
+        middle = timeline.at(int(timeline.runs["t"][timeline.runs.n // 2]))
+        for case in case_ids(timeline.now()):
+            step_table(middle, case)
+            badge(middle, case)
