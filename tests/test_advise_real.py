@@ -36,9 +36,9 @@ def command(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Command:
         "OMP_NUM_THREADS": "1",  # matrices are tiny, and other tests run beside
     }
 
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
         whole = [sys.executable, "-m", "llava_tui", *arguments]
-        return subprocess.run(whole, capture_output=True, text=True, timeout=250, env=environment)
+        return subprocess.run(whole, capture_output=True, text=True, timeout=250, env=environment | extra)
 
     return run
 
@@ -104,3 +104,11 @@ def test_a_compiled_step_is_put_to_the_test_in_one_session(command: Command, ses
     compiling = {run["kind"] for run in runs if (run["facts"] or {}).get("compiled_graphs")}
     assert compiling <= {"warm-up", "discarded", "cross-check"}
     assert compiling
+
+
+def test_without_a_compiler_the_trial_says_why_nothing_came_of_it(command: Command, session: str) -> None:
+    done = command("advise", session, "--verify", "--only", "compile", "--rounds", "6", CXX="/nowhere/c++")
+    assert done.returncode == 3
+    assert f"{CASE}-static-compiled is left out: compile: needs a C++ compiler" in done.stdout
+    assert "no round ran both cases: nothing can be said (1 of 2 cases failed" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr

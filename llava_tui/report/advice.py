@@ -114,7 +114,7 @@ def verify(folder: Path, plan: Plan, view: View, found: Analysis, advice: Advice
         click.echo(as_json(view, found, proof, path.name))
     else:
         click.echo("\n" + proof_text(view, advice, proof, path.name))
-    return 0
+    return 0 if proof.measured is not None else 3
 
 
 def proof_text(view: View, advice: Advice, proof: Proof, trial: str) -> str:
