@@ -225,6 +225,18 @@ async def test_enter_opens_the_session_and_escape_comes_back_to_it(folder: Path)
         assert shown.rows[2].startswith("▸ ■ middle")
 
 
+async def test_a_click_chooses_and_two_open(folder: Path) -> None:
+    async with browser(folder) as shown:
+        await shown.pilot.click("#table", offset=(6, 2))
+        await shown.until(lambda: shown.rows[2].startswith("▸ ■ old"))
+        await shown.until(lambda: "old-llava" in shown.part("preview"))
+        assert shown.app.screen is shown.screen
+        await shown.pilot.click("#table", offset=(6, 1), times=2)
+        await shown.until(lambda: isinstance(shown.app.screen, MonitorScreen))
+        assert isinstance(shown.app.screen, MonitorScreen)
+        assert shown.app.screen.path == folder / "middle"
+
+
 async def test_names_tags_and_notes_are_kept_and_nobodys_are_lost(folder: Path) -> None:
     path = folder / "new"
     async with browser(folder) as shown:
