@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import platformdirs
 
-from llava_tui import architecture
+from llava_tui import architecture, presets, units
 from llava_tui.plan import DEMO
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -55,6 +55,18 @@ PRESETS: tuple[ModelEntry, ...] = (
         model_type="llava",
         family="known",
         note="26 million parameters, random weights, built on this machine on first use (104 MB); no download",
+    ),
+    *(
+        ModelEntry(
+            name=preset.name,
+            source="preset",
+            model_type=preset.config["model_type"],
+            family="known" if preset.config["model_type"] in architecture.KNOWN_FAMILIES else "untested",
+            complete=False,
+            problem="only with --weights random",
+            note=f"{preset.parameters:,} parameters, {units.size(2 * preset.parameters)} in half precision",
+        )
+        for preset in presets.PRESETS
     ),
 )
 
@@ -96,10 +108,29 @@ def resolve(model: str) -> Path | None:
     )
 
 
+def config_of(model: str) -> tuple[dict[str, Any], Path | None]:
+    """The config that ``model`` is built from with random weights, and the folder it was in: that of a folder, of a
+    preset, or of a hub id that is in the cache, with weights or without. Raises :class:`ModelError`."""
+    folder: Path | None = Path(model).expanduser() if Path(model).expanduser().is_dir() else None
+    if folder is None:
+        if preset := presets.find(model):
+            return preset.config, None
+        cached = _HUB_ID.fullmatch(model) and hub_cache() / ("models--" + model.replace("/", "--"))
+        folder = _snapshot(cached) if cached else None
+    if folder is None:
+        names = ", ".join(preset.name for preset in presets.PRESETS)
+        raise ModelError(f"{model}: no config of it is on this machine; give a folder with a config.json, or {names}")
+    config = read_config(folder, model)
+    _check_config(model, config)
+    return config, folder
+
+
 def check_model(model: str) -> None:
     """Raises :class:`ModelError` if it can be told without loading that ``model`` cannot be profiled."""
     if model == DEMO:
         return
+    if not Path(model).expanduser().exists() and (preset := presets.find(model)):
+        raise ModelError(f"{model}: needs --weights random; with trained weights it is {preset.hub_id}")
     folder = resolve(model)
     if folder is None:
         if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
@@ -107,7 +138,15 @@ def check_model(model: str) -> None:
                 f"{model}: not in the local cache ({hub_cache()}) and HF_HUB_OFFLINE is set; unset it to download"
             )
         return
-    config = read_config(folder, model)
+    _check_config(model, read_config(folder, model))
+    if not has_weights(folder):
+        raise ModelError(
+            f"{model}: weights are missing; the folder needs model.safetensors, or all the files of its index; "
+            "or add --weights random"
+        )
+
+
+def _check_config(model: str, config: dict[str, Any]) -> None:
     kind = architecture.model_type(config) or "no model_type"
     if architecture.is_original_llava(config):
         raise ModelError(
@@ -116,10 +155,6 @@ def check_model(model: str) -> None:
     if not architecture.is_vlm(config):
         raise ModelError(
             f"{model} is a text-only model ({kind}): llava-tui profiles vision-language models, like llava"
-        )
-    if not has_weights(folder):
-        raise ModelError(
-            f"{model}: weights are missing; the folder needs model.safetensors, or all the files of its index"
         )
 
 

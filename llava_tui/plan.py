@@ -70,6 +70,7 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     model: str = DEMO
     """A folder, an id of the Hugging Face hub, ``demo``; for ``simulated`` the architecture's name."""
     weights: Literal["pretrained", "random"] = "pretrained"
+    """``random``: the architecture of a preset, or of a folder with only a config, filled with random numbers."""
     inputs: tuple[str, ...] = (DEMO,)
     """Videos, images or folders of frames. One run's batch takes ``batch`` of them, round-robin."""
     prompt: str = "Describe what happens in this video."
@@ -201,8 +202,8 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
             raise PlanError("inputs: nothing to run on; give --input PATH")
         if not self.model:
             raise PlanError("model: empty; give a folder, a hub id, or 'demo'")
-        if self.weights == "random":
-            raise PlanError("weights: random weights are not built yet; use pretrained, or --pipeline simulated")
+        if self.weights == "random" and self.pipeline == "simulated":
+            raise PlanError("weights: a simulation has none; leave it out")
         return self
 
     def slug(self) -> str:

@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -66,22 +67,55 @@ def _check_model(plan: Plan) -> None:
         raise PlanError("prompt: <image> stands for a frame: leave it out, frames are put in by themselves")
     from llava_tui import architecture, models
 
+    has_tokenizer = plan.model != DEMO
     if plan.model == DEMO:
         from llava_tui.pipelines.checkpoints import demo_config
 
         config = demo_config()
+    elif plan.weights == "random":
+        config, has_tokenizer = _check_random(plan)
     else:
         models.check_model(plan.model)
         folder = models.resolve(plan.model)
         if folder is None:
             return  # a hub id that is not cached: only loading can tell
         config = models.read_config(folder, plan.model)
-    # Words are about four characters long; the demo's tokens are bytes.
-    prompt = len(plan.prompt) // (1 if plan.model == DEMO else 4)
+    # Words are about four characters long; tokens of the tokenizers that are built here are bytes.
+    prompt = len(plan.prompt) // (4 if has_tokenizer else 1)
     for case in plan.cases():
         reason = architecture.overflow(config, case.frames, prompt_tokens=prompt, new_tokens=case.new_tokens)
         if reason:
             raise PlanError(f"frames: {reason}")
+
+
+def _check_random(plan: Plan) -> tuple[dict[str, Any], bool]:
+    """The config that is built from, and whether the model comes with a tokenizer of its own.
+
+    Of a GPU only its size is known here: what is free on it the worker sees, before it allocates anything.
+    """
+    from llava_tui import costs, models, presets
+    from llava_tui.pipelines import built_processors, fitting
+    from llava_tui.pipelines.base import PipelineError
+
+    config, folder = models.config_of(plan.model)
+    has_tokenizer = built_processors.has_processor(folder)
+    try:
+        if not has_tokenizer:
+            built_processors.check_family(config)
+    except PipelineError as error:
+        raise PlanError(f"model: {error}") from None
+    preset = presets.find(plan.model) if folder is None else None
+    parameters = preset.parameters if preset else costs.architecture(config).weights
+    free, where, kind = fitting.host_free(), "this machine", "cpu"
+    if plan.device != "cpu" and fitting.refusal("", parameters, fitting.dtypes(plan, config, "cpu"), free, where):
+        gpu = fitting.largest_gpu()
+        if gpu is not None:
+            free, where, kind = gpu, "the largest GPU", "cuda"
+        elif plan.device != "auto" or sys.platform == "darwin":
+            return config, has_tokenizer  # another kind of accelerator: only the worker knows it
+    if problem := fitting.refusal(plan.model, parameters, fitting.dtypes(plan, config, kind), free, where):
+        raise PlanError(problem)
+    return config, has_tokenizer
 
 
 def _check_inputs(plan: Plan) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from llava_tui import models
+from llava_tui import models, presets
 from llava_tui.models import ModelError
 
 CONFIG: dict[str, Any] = {
@@ -21,6 +21,10 @@ CONFIG: dict[str, Any] = {
     "text_config": {"max_position_embeddings": 4096},
 }
 TEXT = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
+
+
+NAMES = ["demo", *(preset.name for preset in presets.PRESETS)]
+"""Of the presets."""
 
 
 def write(folder: Path, config: Any = CONFIG, weights: bool = True) -> Path:
@@ -188,7 +192,7 @@ def test_everything_on_the_machine_is_listed(hub: Path, tmp_path: Path) -> None:
 
     entries = {entry.name: entry for entry in models.scan([tmp_path / "mine", alone, tmp_path / "gone"])}
     assert list(entries) == [
-        "demo",
+        *NAMES,
         "Qwen/Qwen2-VL-2B-Instruct",
         "a/half--done",
         "llava-hf/llava-1.5-7b-hf",
@@ -210,8 +214,26 @@ def test_everything_on_the_machine_is_listed(hub: Path, tmp_path: Path) -> None:
     assert entries["demo"].source == "preset"
 
 
+def test_a_preset_says_what_it_needs(hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its name alone would be looked for as a folder, or be downloaded."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match=r"needs --weights random; .* is llava-hf/llava-1\.5-7b-hf"):
+        models.check_model("llava-1.5-7b")
+    config, folder = models.config_of("llava-1.5-7b")
+    assert (config["model_type"], folder) == ("llava", None)
+    config["model_type"] = "changed"
+    assert models.config_of("llava-1.5-7b")[0]["model_type"] == "llava", "each has a config of its own"
+    with pytest.raises(ModelError, match=r"give a folder with a config\.json, or llava-1\.5-7b, "):
+        models.config_of("llava-9")
+    with pytest.raises(ModelError, match="is a text-only model"):
+        models.config_of(str(write(tmp_path / "text", TEXT)))
+    assert models.config_of(str(write(tmp_path / "bare")))[1] == tmp_path / "bare"
+    cached(hub, "a/half--done", weights=False)
+    assert models.config_of("a/half--done")[0] == CONFIG, "weights are not asked for"
+
+
 def test_without_a_cache_there_are_the_presets(hub: Path) -> None:
-    assert [entry.name for entry in models.scan()] == ["demo"]
+    assert [entry.name for entry in models.scan()] == NAMES
 
 
 @pytest.mark.models

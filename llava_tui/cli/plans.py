@@ -12,7 +12,11 @@ from llava_tui.cli.sessions import find
 _OPTIONS = (
     click.option("--pipeline", help="llava or simulated."),
     click.option("--model", metavar="ID|PATH", help="A folder, a Hugging Face id, or demo."),
-    click.option("--weights", help="pretrained."),
+    click.option(
+        "--weights",
+        help="pretrained, or random: builds the architecture of a preset (llava-1.5-7b, …: see `models`) or of a "
+        "folder with a config.json, without a download.",
+    ),
     click.option(
         "--input", "inputs", multiple=True, metavar="PATH", help="A video, an image, a folder of frames. Repeatable."
     ),

@@ -6,10 +6,11 @@ they cost is real.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -19,6 +20,7 @@ import numpy as np
 
 from llava_tui.models import CACHE_VARIABLE, cache_folder
 from llava_tui.pipelines.base import PipelineError
+from llava_tui.units import counted
 
 log = logging.getLogger("llava_tui.pipelines")
 
@@ -34,6 +36,7 @@ CHAT_TEMPLATE = (
 )
 """LLaVA-1.5's own form, one ``<image>`` a frame."""
 
+_SPECIAL = {0: "<unk>", 1: "<s>", 2: "</s>", 3: "<pad>", 4: "<image>"}
 _WORDS = (  # noqa: SIM905  (a list of 55 literals reads worse)
     "a the one two three red green blue white dark bright small large round square circle box shape block line light "
     "shadow frame picture video scene left right up down slowly quickly moves turns grows shrinks passes crosses "
@@ -83,7 +86,7 @@ def build_tiny(folder: Path, seed: int = 0, shape: Shape = TINY) -> Path:
     from transformers.utils import logging as library_logging
 
     library_logging.disable_progress_bar()
-    tokenizer = _byte_tokenizer()
+    tokenizer = byte_tokenizer()
     config = LlavaConfig(
         vision_config=CLIPVisionConfig(
             hidden_size=shape.vision_hidden,
@@ -197,29 +200,49 @@ def _cached(name: str, build: Callable[[Path], Any]) -> Path:
     return target
 
 
-def _byte_tokenizer() -> Any:
-    """Every byte a token, so any prompt can be written; and words at the end, which are only ever read."""
+def byte_tokenizer(special: Mapping[int, str] = _SPECIAL, size: int = 0) -> Any:
+    """Every byte a token, so any prompt can be written; and words at the end, which are only ever read.
+
+    ``special`` has the id of each special token. ``size`` is that of the whole vocabulary, made full with invented
+    words; 0: as large as it has to be. Raises :class:`PipelineError` where ``size`` is less.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    special = ["<unk>", "<s>", "</s>", "<pad>", "<image>"]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    least = len(special) + len(alphabet)
+    size = size or least + len(_WORDS)
+    if size < least or max(special) >= size:
+        raise PipelineError(
+            f"a vocabulary of {size:,} has no room for bytes and {counted(len(special), 'special token')} "
+            f"({max(least, max(special) + 1):,}): put the model's tokenizer files beside its config.json"
+        )
     # "Ġ" is how byte-level tokenizers write a space. Without merges no text is ever encoded to these.
-    entries = special + alphabet + ["Ġ" + word for word in _WORDS]
+    others = itertools.chain(alphabet, ("Ġ" + word for word in itertools.chain(_WORDS, _invented())))
+    entries = [special.get(i) or next(others) for i in range(size)]
     tokenizer = Tokenizer(models.BPE(vocab={entry: i for i, entry in enumerate(entries)}, merges=[], unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    begin = next(i for i, token in special.items() if token == "<s>")
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", begin)])
+    extra = {f"{kind}_token": f"<{kind}>" for kind in ("image", "video") if f"<{kind}>" in special.values()}
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         unk_token="<unk>",
         bos_token="<s>",
         eos_token="</s>",
         pad_token="<pad>",
-        extra_special_tokens={"image_token": "<image>"},
+        extra_special_tokens=extra,
         padding_side="left",
         clean_up_tokenization_spaces=False,
     )
+
+
+def _invented() -> Iterator[str]:
+    """Words of three syllables and more, each once; none of :data:`_WORDS`, all of which have no such shape."""
+    syllables = [consonant + vowel for consonant in "bdfgklmnprstvz" for vowel in "aeiou"]
+    for count in itertools.count(3):
+        yield from map("".join, itertools.product(syllables, repeat=count))
 
 
 # --- video ---------------------------------------------------------------------------------------------------------

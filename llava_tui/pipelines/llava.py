@@ -46,6 +46,7 @@ class LlavaPipeline:
         self.processor: Any = None
         self.config: dict[str, Any] = {}
         self.device: Any = None
+        self._digest = ""  # of a model that was built
         self._settings: Settings | None = None
         self._caches = StaticCaches()
         self._warned: set[str] = set()
@@ -58,17 +59,36 @@ class LlavaPipeline:
             with stage(probe, "load.libraries"):
                 torch, transformers = _import_libraries()
             probe.check()
-            folder = self._folder()
+            folder = None if self._is_built else self._folder()
             self.device = devices.choose(torch, self.plan.device)
             probe.check()
             with stage(probe, "load.weights"):
-                self._load(torch, transformers, str(folder or self.plan.model), local=folder is not None)
+                if self._is_built:
+                    self._build(torch, transformers)
+                else:
+                    self._load(torch, transformers, str(folder or self.plan.model), local=folder is not None)
+                self._loaded()
             probe.check()
             with stage(probe, "load.device"):
                 self.model.to(self.device)
                 self._settings = Settings(torch, self.model, self.plan)
                 compiling.allow(self.plan)
-        return self._facts(torch, folder or models.resolve(self.plan.model))
+        return self._facts(torch, folder if self._is_built else folder or models.resolve(self.plan.model))
+
+    @property
+    def _is_built(self) -> bool:
+        """Whether there is nothing to load: weights are random numbers."""
+        return self.plan.weights == "random" and self.plan.model != DEMO
+
+    def _build(self, torch: Any, transformers: Any) -> None:
+        from llava_tui.pipelines import random_weights
+
+        made = random_weights.load(torch, transformers, self.plan, self.device, **self._attention())
+        self.model, self.processor, self._digest = made
+
+    def _attention(self) -> dict[str, str]:
+        wanted = self.plan.attention.split(",")[0]
+        return {} if wanted == "auto" else {"attn_implementation": wanted}
 
     def _folder(self) -> Path | None:
         """Where the model is on this machine; ``None`` if it is to be downloaded."""
@@ -90,8 +110,7 @@ class LlavaPipeline:
         options: dict[str, Any] = {"local_files_only": local}
         try:
             self.processor = transformers.AutoProcessor.from_pretrained(source, **options)
-            if self.plan.attention != "auto":
-                options["attn_implementation"] = self.plan.attention.split(",")[0]
+            options |= self._attention()
             self.model, loaded = transformers.AutoModelForImageTextToText.from_pretrained(
                 source, dtype=dtype if dtype == "auto" else getattr(torch, dtype), output_loading_info=True, **options
             )
@@ -102,6 +121,9 @@ class LlavaPipeline:
             raise PipelineError(f"{self.plan.model}: cannot be loaded: {first_line(error)}") from error
         if missing := sorted(loaded["missing_keys"]):
             self._warn(f"{len(missing)} weights are not in the checkpoint and have random values, {missing[0]} for one")
+
+    def _loaded(self) -> None:
+        """Looks at the model that is here now, and at what it has."""
         self.model.eval()
         self.config = json.loads(self.model.config.to_json_string(use_diff=False))
         if not callable(getattr(self.model.base_model, "get_image_features", None)) or self._projector() is None:
@@ -141,7 +163,7 @@ class LlavaPipeline:
             context_length=architecture.context_length(self.config),
             weights_bytes=sum(parameter.numel() * parameter.element_size() for parameter in model.parameters()),
             revision=folder.name if folder and folder.parent.name == "snapshots" else "",
-            digest=digest(folder) if folder else "",
+            digest=digest(folder) if folder else self._digest,
             config=self.config,
             extra={
                 "threads": torch.get_num_threads(),
@@ -153,6 +175,7 @@ class LlavaPipeline:
                     name: str(place) for name, place in (getattr(model, "hf_device_map", None) or {}).items()
                 },
                 "folder": str(folder or ""),
+                **({"weights": f"random, from seed {self.plan.seed}"} if self._is_built else {}),
                 **({"gpu_uuid": uuid} if (uuid := devices.uuid_of(torch, self.device)) else {}),
             },
         )
@@ -228,7 +251,7 @@ class LlavaPipeline:
             image_tokens=counts[1],
             vision_calls=watch.vision_calls,
             facts={
-                "pictures": int(batch["pixel_values"].shape[:-3].numel()),
+                "pictures": int(next(batch[key] for key in batch if key.startswith("pixel_values")).shape[:-3].numel()),
                 "sampling": ", ".join(sorted({clip.sampling for clip in clips})),
                 "frames_decoded": sum(clip.decoded for clip in clips),
                 "frame_indices": [clip.indices for clip in clips],

@@ -15,6 +15,7 @@ from llava_tui.session.store import SessionInfo
 UNREADABLE = "unreadable"
 """Instead of a status, of a session whose header cannot be read: ``problem`` says why."""
 MARKS = {"running": "●", "paused": "‖", "finished": "■", "stopped": "□", "failed": "✗", "interrupted": "▲"}
+WATERMARKS = {"simulated": "  SIMULATED", "random-weights": "  RANDOM WEIGHTS"}
 
 
 def as_text(sessions: Sequence[SessionInfo], folder: Path) -> str:
@@ -28,11 +29,11 @@ def as_text(sessions: Sequence[SessionInfo], folder: Path) -> str:
             lines.append(f"? {session.id:<{width}}  {UNREADABLE:<12}{safe_text(session.problem)}")
             continue
         runs = f"{session.runs_done}/{session.runs_planned}" if session.runs_planned else str(session.runs_done)
-        simulated = "  SIMULATED" if session.header.provenance == "simulated" else ""
+        mark = WATERMARKS.get(session.header.provenance, "")
         said = " ".join([*session.notes.name.split(), *(f"#{tag}" for tag in session.notes.tags)])
         lines.append(
             f"{MARKS.get(session.status, ' ')} {session.id:<{width}}  {session.status:<12}{runs:>9}  "
-            f"{units.clock(session.duration_ns):>8}  {safe_text(Path(session.header.model).name)}{simulated}"
+            f"{units.clock(session.duration_ns):>8}  {safe_text(Path(session.header.model).name)}{mark}"
             + (f"  {said}" if said else "")
         )
     return "\n".join(lines)
@@ -69,7 +70,7 @@ def models_as_text(entries: Sequence[ModelEntry]) -> str:
     for entry in entries:
         family = safe_text(f"{entry.model_type} ({entry.family})" if entry.model_type else entry.family)
         disk = units.size(entry.bytes) if entry.bytes else ""
-        mark = "✗" if entry.problem else " "
+        mark = "✗" if entry.problem and entry.source != "preset" else " "
         lines.append(f"{mark} {safe_text(entry.name):<{width}}  {entry.source:<10} {family:<24}{disk:>9}".rstrip())
         lines += [f"  {'':<{width}}  {safe_text(note)}" for note in (entry.problem, entry.note) if note]
     return "\n".join(lines)

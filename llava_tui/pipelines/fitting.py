@@ -1,0 +1,68 @@
+"""Whether a model's weights fit into memory, found out before anything is allocated: too late, the kernel ends the
+process without a word."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from llava_tui.events import GpuDevice
+from llava_tui.plan import Plan
+from llava_tui.units import size
+
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+_GROUPS = (
+    (Path("/sys/fs/cgroup"), "memory.max", "memory.current", "inactive_file"),
+    (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
+"""What a container may have and has, and what of that are files which the kernel drops when it needs room: by the
+second and the first version of control groups."""
+
+
+def host_free() -> int:
+    """Bytes that this process can still get without swapping: what the machine has left, or its container."""
+    free = psutil.virtual_memory().available
+    for folder, limit, used, files in _GROUPS:
+        with contextlib.suppress(OSError, ValueError, KeyError):  # there is none, or it says "max"
+            told = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+            left = int((folder / limit).read_text()) - int((folder / used).read_text()) + int(told[files])
+            free = min(free, max(0, left))
+    return int(free)
+
+
+def largest_gpu() -> int | None:
+    """Bytes of memory of the largest NVIDIA GPU; ``None`` where there is no GPU. Loads the driver's library only."""
+    from llava_tui.telemetry.nvml import Nvml
+
+    devices = [event for event in Nvml(0).start() if isinstance(event, GpuDevice)]
+    return max((device.memory_total or sys.maxsize for device in devices), default=None)
+
+
+def dtypes(plan: Plan, config: dict[str, Any], kind: str) -> list[str]:
+    """What a model of ``config`` is kept in on a ``kind`` of device (cpu, cuda, …): each dtype that the plan names."""
+    if plan.dtype != "auto":
+        return plan.dtype.split(",")
+    if kind == "cpu":
+        return ["float32"]  # half precision is emulated on most CPUs
+    text = config.get("text_config") or {}
+    named = next((part[key] for part in (config, text) for key in ("dtype", "torch_dtype") if part.get(key)), "")
+    return [named if named in BYTES else "float32"]
+
+
+def refusal(model: str, parameters: int, dtypes: list[str], free: int, where: str) -> str:
+    """Why ``parameters`` parameters in each of ``dtypes`` do not fit into ``free`` bytes ``where``, and how to mend
+    it; "" if they do. Weights alone: what a run needs beside them depends on its case."""
+    needed = parameters * sum(BYTES[dtype] for dtype in dtypes)
+    if needed <= free:
+        return ""
+    least = parameters * min(BYTES.values())
+    mend = "use --dtype bfloat16" if least <= free else "use a smaller model or a device with more memory"
+    return (
+        f"{model}: {parameters:,} parameters in {' and '.join(dtypes)} need {size(needed)}, "
+        f"{where} has {size(free)} free; {mend}" + (f" ({size(least)})" if least <= free else "")
+    )
