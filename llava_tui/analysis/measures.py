@@ -138,7 +138,12 @@ class Measures:
 
     def summarized(self, name: str, values: Values, resolution: float = 0.0) -> Summary:
         """Of any ``values`` of these runs. ``name`` stands for that function of them, which looks at each run alone."""
-        return summarize(values(self), resolution, self._ordered(name, values))
+        return summarize(self.values(name, values), resolution, self._ordered(name, values))
+
+    def values(self, name: str, values: Values) -> Floats:
+        """They themselves, which are not to be written to."""
+        of = self.whole or self
+        return of._keep(("values", name), lambda: values(of))[: self.n]
 
     def middle(self, name: str, values: Values) -> float | None:
         """The median of what is finite of them; ``None`` where nothing is."""

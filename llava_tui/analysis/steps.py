@@ -145,7 +145,7 @@ def _lasts(view: View, case: str, paths: list[str]) -> dict[str, float]:
 def _rest_row(of: Measures, path: str, title: str, values: Values, last: float | None) -> StepRow:
     """What others leave."""
     summary, share = of.summarized(path, values), of.shared(path, values)
-    return StepRow(path, title, path.count("."), summary, last, share, values(of))
+    return StepRow(path, title, path.count("."), summary, last, share, of.values(path, values))
 
 
 def _rest(step: str, children: list[str], of: Measures) -> Floats:
