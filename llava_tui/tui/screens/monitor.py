@@ -37,6 +37,7 @@ EVERY_WHEN_BRISK_S = EVERY_S | {"run": 1.0, "output": 1.0, "log": 1.0}
 SHARE = 0.02
 """Of the time, at most, for drawing one part: the table of some thousand runs takes a while to work out."""
 SHARE_OF_REPLAY = 0.1
+"""The same where a session that is over is played."""
 MANY_RUNS = 2000
 """From here on what moments are drawn from is worked out ahead, beside the first of them."""
 
