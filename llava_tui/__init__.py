@@ -23,8 +23,6 @@ def open(path: str | Path, hints: bool = True) -> Timeline:
     """
     from pathlib import Path
 
-    from pathlib import Path
-
     from llava_tui.session.timeline import Timeline
 
     return Timeline.open(Path(path), hints)
@@ -33,7 +31,8 @@ def open(path: str | Path, hints: bool = True) -> Timeline:
 def analyze(session: Timeline, case: str | None = None) -> Analysis:
     """What the session says: steps, extremes, frames, batch, trust, roofline, advice; of all its cases or of ``case``.
 
-    Peaks that were measured on this machine are used where the data sheets do not know its hardware.
+    Peaks that were measured on this machine are used where the data sheets do not know its hardware. Raises
+    :class:`ValueError` for a case that the session does not have.
     """
     from llava_tui.analysis.whole import analyze as analyzed
     from llava_tui.measured_peaks import load

@@ -9,6 +9,7 @@ from llava_tui.analysis.advice import Advice, advise, case_of, withheld
 from llava_tui.analysis.footprint import Footprint, footprint
 from llava_tui.analysis.insights import Insights, insights
 from llava_tui.analysis.peaks import Peaks
+from llava_tui.analysis.steps import case_ids
 from llava_tui.analysis.trust import Trust, badge
 from llava_tui.session.timeline import View
 
@@ -43,7 +44,11 @@ def analyze(
     status: str = "",
 ) -> Analysis:
     """The session as it was at ``view.t``; of all its cases, or of ``case`` alone. See
-    :func:`~llava_tui.analysis.insights.insights`; ``status`` as for :func:`~llava_tui.analysis.trust.badge`."""
+    :func:`~llava_tui.analysis.insights.insights`; ``status`` as for :func:`~llava_tui.analysis.trust.badge`.
+
+    Raises :class:`ValueError` for a case that the session does not have."""
+    if case and case not in (known := case_ids(view)):
+        raise ValueError(f"{view.header.id} has no case {case!r}; it has {', '.join(known) or 'none yet'}")
     found = insights(view, measured_peaks, case, beside)
     trust = {each.case: badge(view, each.case, status) for each in found.cases if each.table.n}
     footprints = {case: footprint(view, case) for case in trust}
