@@ -101,7 +101,7 @@ def test_a_plan_file_runs_and_options_override_it(cli: Cli, tmp_path: Path) -> N
         (("run", "--frames", "0", "--pipeline", "simulated"), ("frames", "outside")),
         (("run", "--frames", "1,two"), ("frames", "1,2,4")),
         (("run", "--rounds", "0"), ("rounds",)),
-        (("run", "--pipeline", "lava"), ("pipeline", "llava, simulated")),
+        (("run", "--pipeline", "lava"), ("pipeline", "llava, ", "simulated")),
         (("run", "absent.toml"), ("absent.toml", "TOML")),
         (("run", "--from", "absent"), ("absent", "list")),
         (("run", "--input", "absent.mp4"), ("absent.mp4", "no such file")),
@@ -113,6 +113,7 @@ def test_a_plan_file_runs_and_options_override_it(cli: Cli, tmp_path: Path) -> N
         (("open", "absent"), ("absent", "list")),
         (("attach",), ("no session",)),
         (("control", "absent", "pause"), ("absent",)),
+        (("models", "./absent"), ("absent", "no such folder")),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )
@@ -240,6 +241,7 @@ def test_a_worker_that_is_killed_is_an_interrupted_session_and_exit_code_3(sessi
     os.kill(worker, signal.SIGKILL)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 3
+    assert "its worker died: see worker.log" in err
     assert path.name in err
     assert "Traceback" not in err
     assert store.status(path) == "interrupted"

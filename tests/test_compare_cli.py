@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from llava_tui.session import store
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 PLAN = ("--pipeline", "simulated", "--model", "llava-1.5-7b", "--new-tokens", "8", "--time-scale", "0", "--seed", "1")
@@ -80,6 +83,23 @@ def test_calibrating_keeps_the_spread_that_compare_goes_by(cli: Cli, data: Path)
     assert [session["tags"] for session in listed] == [["calibration"]] * 3
     document = json.loads(cli("compare", *kept["sessions"][:2], "--json").stdout)
     assert document["comparisons"][0]["spread"] == kept["spread"]["wall"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_calibration_that_is_interrupted_leaves_no_worker(
+    sessions: Path, data: Path, number: signal.Signals, code: int
+) -> None:
+    plan = (*PLAN, "--time-scale", "0.4", "--frames", "1", "--rounds", "6", "--warmup", "1", "--repeat", "3")
+    command = [sys.executable, "-m", "llava_tui", "calibrate", *plan]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert any(line.startswith("session 2/3") for line in process.stdout)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "Traceback" not in err
+    assert [store.status(path) for path in sorted(sessions.iterdir())] == ["finished", "stopped"]
+    assert not data.exists(), "nothing is known of how far three sessions differ"
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,8 @@ def models_(folders: tuple[Path, ...], json_: bool) -> None:
     from llava_tui import models
     from llava_tui.report import listing
 
+    for missing in (path for path in folders if not path.expanduser().is_dir()):
+        raise models.ModelError(f"{missing}: no such folder")
     entries = models.scan(folders)
     click.echo(listing.models_as_json(entries) if json_ else listing.models_as_text(entries))
 

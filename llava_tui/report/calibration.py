@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +15,8 @@ from llava_tui.analysis.calibration import spread_between
 from llava_tui.analysis.fairness import machine_of, model_of
 from llava_tui.analysis.measures import ALL_CASES, measures
 from llava_tui.events import Notes
-from llava_tui.session import control, launch, spreads, store
+from llava_tui.report import progress
+from llava_tui.session import launch, spreads, store
 from llava_tui.session.reader import SessionError, safe_text
 from llava_tui.session.timeline import Timeline
 
@@ -29,15 +30,22 @@ def calibrate(folder: Path, plan: Plan, sessions: int, *, json_: bool) -> int:
     """Records ``plan`` that many times (only the seed changes), keeps the A/A spread of this machine and model, and
     says what it is. Returns the command's exit code. Raises :class:`SessionError`."""
     paths = []
+    interrupt = signal.getsignal(signal.SIGINT)
     for number in range(sessions):
+        signal.signal(signal.SIGINT, interrupt)  # following a session to its end leaves it ignored
         path = store.create(folder, f"{plan.slug()}-calibration")
         one = msgspec.structs.replace(plan, seed=plan.seed + number)
         worker = launch.launch(path, one.to_json(), sys.argv)
         store.set_notes(path, Notes(name=plan.name, tags=(*plan.tags, TAG)))
         if not json_:
             click.echo(f"session {number + 1}/{sessions}  {path.name}")
-        if (code := _wait(path, worker)) != 0:
-            return code
+        seen = progress.watch(path, worker, lambda line: None)
+        if seen.interrupted:
+            return seen.interrupted
+        if seen.timeline is None:
+            return progress.gone(path)
+        if store.status(path) != "finished":
+            return progress.failed(path)
         paths.append(path)
     views = [Timeline.open(path).now() for path in paths]
     machine, model = machine_of(views[0]), model_of(views[0])
@@ -58,18 +66,3 @@ def calibrate(folder: Path, plan: Plan, sessions: int, *, json_: bool) -> int:
         click.echo(f"  {'  ' * key.count('.')}{key:<24} {units.percent(value)}")
     click.echo(f"kept in {safe_text(str(kept))}")
     return 0
-
-
-def _wait(path: Path, worker: subprocess.Popen[bytes]) -> int:
-    """Until the worker has ended; 0 if the session finished, else the exit code of the command."""
-    try:
-        worker.wait()
-    except KeyboardInterrupt:
-        control.send(path, "stop-now")
-        worker.wait()
-        return 130
-    info = store.info(path)
-    if info.status == "finished":
-        return 0
-    click.echo(f"llava-tui: the run {info.status}: {safe_text(info.reason) or 'see worker.log'} ({path})", err=True)
-    return 3

@@ -137,7 +137,8 @@ def gone(path: Path) -> int:
 def failed(path: Path) -> int:
     """Says why the run did not end well; returns the exit code."""
     info = store.info(path)
-    click.echo(f"llava-tui: the run {info.status}: {safe_text(info.reason) or 'see worker.log'} ({path})", err=True)
+    what = "its worker died" if info.status == "interrupted" else f"the run {info.status}"
+    click.echo(f"llava-tui: {what}: {safe_text(info.reason) or 'see worker.log'} ({path})", err=True)
     return 3
 
 

@@ -45,7 +45,8 @@ def watch(source: Source, *, json_: bool) -> int:
         time.sleep(POLL_SECONDS)
     info = store.info(timeline.path)
     click.echo(overview.as_json(info, timeline) if json_ else "\n" + overview.as_text(info, timeline))
-    if info.status in ("failed", "interrupted"):
-        click.echo(f"llava-tui: the run {info.status}: {safe_text(info.reason) or 'see its worker.log'}", err=True)
-        return 3
-    return 0
+    if info.status not in ("failed", "interrupted"):
+        return 0
+    what = "its worker died" if info.status == "interrupted" else "the run failed"
+    click.echo(f"llava-tui: {what}: {safe_text(info.reason) or 'see its worker.log'}", err=True)
+    return 3
