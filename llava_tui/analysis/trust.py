@@ -21,7 +21,7 @@ from llava_tui.analysis.series import autocorrelation, detrended, trend
 from llava_tui.analysis.statistics import SCALE, Summary
 from llava_tui.costs import Underived
 from llava_tui.session.timeline import View
-from llava_tui.units import counted, duration, percent, size
+from llava_tui.units import change, counted, duration, percent, size
 
 Level = Literal["note", "amber", "red", "void"]
 Grade = Literal["A", "B", "C", "D", "E", "F"]
@@ -249,8 +249,9 @@ def _spread(of: Measures, known: Summary) -> Iterator[Reason]:
     if known.outliers:
         share, middle = known.outliers / of.n, known.median or 1.0
         farthest = max((known.minimum or 0.0, known.maximum or 0.0), key=lambda value: abs(value - middle)) / middle
-        some = "run is an outlier" if known.outliers == 1 else "runs are outliers"
-        text = f"{known.outliers} of {of.n} {some} (up to {farthest:.2f} × the median); all are kept, medians bear them"
+        some = "is an outlier" if known.outliers == 1 else "are outliers"
+        text = f"{known.outliers} of {counted(of.n, 'run')} {some} (up to {farthest:.2f} × the median)"
+        text += "; all are kept, medians bear them"
         yield Reason("outliers", "amber" if share > OUTLIERS else "note", text, share, OUTLIERS)
 
 
@@ -269,7 +270,8 @@ def _order(of: Measures, known: Summary) -> Iterator[Reason]:
         one = drifting[path]
         what = "runs get" if path == "wall" else f"{names.get(path, path)} gets"
         word = "slower" if one.change > 0 else "faster"
-        text = f"{what} {word}, {one.change:+.1%} in all (p {one.p:.1g}): compare interleaved cases only"
+        chance = f"p {one.p:.1g}" if one.p >= 1e-4 else "p < 0.0001"
+        text = f"{what} {word}, {change(one.change)} in all ({chance}): compare interleaved cases only"
         yield Reason("trend", "amber", text, one.change, TREND_CHANGE, {"rho": one.rho, "p": one.p, "of": path})
     r = autocorrelation(detrended(of.wall) if "wall" in drifting else of.wall)
     # In few runs chance alone reaches 0.3 often. What is left of a trend resembles its neighbours less as it is.
@@ -295,7 +297,7 @@ def _precision(of: Measures) -> Iterator[Reason]:
     if worst is not None and worst[0] > worst[1]:
         reach, allowed, path = worst
         title = {info.path: info.title for info in of.view.tree}.get(path, path)
-        text = f"{title} is known to ±{reach:.1%} only, ±{allowed:.1%} was asked for: measure more rounds"
+        text = f"{title} is known to ±{percent(reach)} only, ±{percent(allowed)} was asked for: measure more rounds"
         yield Reason("interval", "amber", text, reach, allowed, {"step": path})
 
 
@@ -306,7 +308,7 @@ def _instrument(view: View, of: Measures) -> Iterator[Reason]:
     test = view.fact(events.SelfTest)
     if test is not None and test.overhead is not None and test.overhead > OVERHEAD:
         sure = test.verdict == "above"
-        text = f"measuring costs {test.overhead:+.1%}" + ("" if sure else ", or the machine is too noisy to tell")
+        text = f"measuring costs {change(test.overhead)}" + ("" if sure else ", or the machine is too noisy to tell")
         known = {"low": test.low, "high": test.high, "case": test.case}
         yield Reason("overhead", "amber" if sure else "note", text, test.overhead, OVERHEAD, known)
     for path, took, floor in impossible(view, of):
