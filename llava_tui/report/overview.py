@@ -96,8 +96,9 @@ def _head(info: SessionInfo, timeline: Timeline, view: View) -> list[str]:
     plan = header.plan
     inputs = ", ".join(safe_text(str(path)) for path in plan.get("inputs", ()))
     lines.append(f"  input    {inputs}")
-    cores = units.counted(header.host.cores, "core")
-    lines.append(f"  host     {safe_text(header.host.hostname)} · {safe_text(header.host.cpu)} · {cores}")
+    host = dict.fromkeys(safe_text(part) for part in (header.host.hostname, header.host.cpu))  # "not known" once
+    cores = (units.counted(header.host.cores, "core"),) if header.host.cores else ()
+    lines.append("  host     " + " · ".join((*host, *cores)))
     lines.append(f"  started  {header.created}   lasted {units.clock(info.duration_ns)}   runs {_runs(info)}")
     lines += facts.head(view)
     if timeline.corrupt:
@@ -123,8 +124,8 @@ def _table(table: StepTable) -> list[str]:
         metrics.append(("inter-token latency", units.duration(table.itl.median) + p95))
         metrics.append(("decode", units.number(table.tokens_per_second.median, "tok/s")))
     metrics.append(("step 1", units.number(table.frames_per_second.median, "frames/s")))
-    lines.append("  " + "   ".join(f"{name} {value}" for name, value in metrics if value != units.UNKNOWN))
-    return lines
+    told = [f"{name} {value}" for name, value in metrics if value != units.UNKNOWN]
+    return lines + (["  " + "   ".join(told)] if told else [])
 
 
 def trust_lines(trust: Trust) -> list[str]:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llava_tui.analysis.steps import step_table
+from llava_tui.report import overview
 from llava_tui.session import store
 from llava_tui.session.importing import import_file
 from llava_tui.session.reader import SessionError
@@ -141,3 +142,10 @@ def test_no_file_does_worse_than_being_refused(
         return
     assert store.status(path) == "finished"
     assert step_table(Timeline.open(path).now(), "imported").n >= 1
+
+
+def test_a_host_that_is_not_known_has_no_cores(tmp_path: Path) -> None:
+    path = imported(tmp_path, detailed())
+    text = overview.as_text(store.info(path), Timeline.open(path))
+    assert "  host     not known\n" in text
+    assert not any(line != line.rstrip() or "0 core" in line for line in text.splitlines() if "share" not in line)
