@@ -316,15 +316,19 @@ def test_a_crash_is_a_real_one(tmp_path, number):
 
 def test_a_hang_hears_control(tmp_path):
     path, worker = launched(tmp_path, "hang=7")
-    timeline = Timeline.open(path)
-    deadline = time.monotonic() + 30
-    while timeline.started.n < 8:
-        assert time.monotonic() < deadline
-        timeline.poll()
-        time.sleep(0.01)
-    assert store.status(path) == "running"
-    send(path, "stop-now", author="tester@here")
-    assert worker.wait(30) == 0
+    try:
+        timeline = Timeline.open(path)
+        deadline = time.monotonic() + 30
+        while timeline.started.n < 8:
+            assert time.monotonic() < deadline
+            timeline.poll()
+            time.sleep(0.01)
+        assert store.status(path) == "running"
+        send(path, "stop-now", author="tester@here")
+        assert worker.wait(30) == 0
+    finally:
+        worker.kill()  # one that nobody stops hangs for good
+        worker.wait()
     assert store.status(path) == "stopped"
 
 
