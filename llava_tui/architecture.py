@@ -8,6 +8,8 @@ from llava_tui.units import counted
 
 KNOWN_FAMILIES: tuple[str, ...] = ("llava", "vipllava")
 """Model types that this pipeline was tried on."""
+EVENTGPT = "EventChat_llama"
+"""The model type of EventGPT's own checkpoints, which have a pipeline of their own."""
 
 _GENERATIVE = ("ForConditionalGeneration", "ForCausalLM", "ForVision2Seq", "ForImageTextToText")
 
@@ -33,6 +35,11 @@ def is_vlm(config: dict[str, Any]) -> bool:
 def is_original_llava(config: dict[str, Any]) -> bool:
     """Whether the config is in the layout of LLaVA's own repository, which transformers does not load."""
     return "mm_vision_tower" in config and "vision_config" not in config
+
+
+def is_eventgpt(config: dict[str, Any]) -> bool:
+    """Whether the config is of a model that reads event streams, in its own repository's layout."""
+    return model_type(config) == EVENTGPT
 
 
 def image_tokens(config: dict[str, Any], frames: int = 1) -> int | None:

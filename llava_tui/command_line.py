@@ -19,7 +19,7 @@ OPTIONS = {"time_limit_s": "--time-limit"}
 
 def arguments(plan: Plan) -> list[str]:
     """What to give to ``llava-tui`` to run ``plan``; fields at their default are left out."""
-    defaults = Plan()
+    defaults = plan.defaults()
     given = ["run"]
     for field in plan.__struct_fields__:
         value = getattr(plan, field)

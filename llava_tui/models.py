@@ -152,10 +152,25 @@ def _check_config(model: str, config: dict[str, Any]) -> None:
         raise ModelError(
             f"{model}: in the layout of LLaVA's own repository; use its converted form, like llava-hf/llava-1.5-7b-hf"
         )
+    if architecture.is_eventgpt(config):
+        raise ModelError(f"{model}: reads event streams: add --pipeline eventgpt")
     if not architecture.is_vlm(config):
         raise ModelError(
             f"{model} is a text-only model ({kind}): llava-tui profiles vision-language models, like llava"
         )
+
+
+def check_eventgpt(model: str) -> None:
+    """Raises :class:`ModelError` if it can be told without loading that ``model`` is no checkpoint of EventGPT."""
+    folder = None if model == DEMO else resolve(model)
+    if folder is None:
+        return
+    config = read_config(folder, model)
+    if not architecture.is_eventgpt(config):
+        kind = architecture.model_type(config) or "no model_type"
+        raise ModelError(f"{model}: no EventGPT ({kind}, not {architecture.EVENTGPT}); leave --pipeline eventgpt out")
+    if not has_weights(folder):
+        raise ModelError(f"{model}: weights are missing; the folder needs model.safetensors, or its index's files")
 
 
 def read_config(folder: Path, model: str = "") -> dict[str, Any]:
@@ -218,7 +233,9 @@ def _entry(name: str, source: str, folder: Path) -> list[ModelEntry]:
     except ModelError as error:
         return [ModelEntry(name=name, source=source, path=str(folder), bytes=size, complete=False, problem=str(error))]
     kind = architecture.model_type(config)
-    if not architecture.is_vlm(config):
+    if architecture.is_eventgpt(config):
+        family, problem = "known", "" if has_weights(folder) else "weights are missing"
+    elif not architecture.is_vlm(config):
         family, problem = "not a vision-language model", "llava-tui profiles vision-language models"
     else:
         family, problem = ("known" if kind in architecture.KNOWN_FAMILIES else "untested"), ""

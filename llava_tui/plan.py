@@ -17,7 +17,11 @@ import msgspec
 
 from llava_tui.faults import AnyFault, FaultError, parse, problem
 
-PIPELINES: tuple[str, ...] = ("llava", "simulated")
+PIPELINES: tuple[str, ...] = ("llava", "eventgpt", "simulated")
+GROUPINGS: tuple[str, ...] = ("pipeline", "5stage")
+"""How EventGPT's stages are grouped into five steps."""
+EVENT_SLICES = 5
+"""Slices that EventGPT cuts a stream into, where no plan says otherwise."""
 DTYPES: tuple[str, ...] = ("auto", "float32", "bfloat16", "float16")
 ATTENTIONS: tuple[str, ...] = ("auto", "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
 CACHES: tuple[str, ...] = ("auto", "dynamic", "static")
@@ -75,6 +79,7 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     """Videos, images or folders of frames. One run's batch takes ``batch`` of them, round-robin."""
     prompt: str = "Describe what happens in this video."
     frames: tuple[int, ...] = (4,)
+    """Of EventGPT: slices of the event stream, five unless said otherwise."""
     batch: tuple[int, ...] = (1,)
     new_tokens: tuple[int, ...] = (64,)
     dtype: str = "auto"
@@ -119,6 +124,13 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     """Simulated pipeline: real seconds a simulated second; 0 is as fast as possible."""
     faults: tuple[AnyFault, ...] = ()
     """Simulated pipeline: what goes wrong on purpose."""
+    grouping: str = "pipeline"
+    """EventGPT's five steps: ``pipeline`` (read and render, preprocess, encode, aggregate and merge, generate) or
+    ``5stage`` (load, preprocess, vision encoding, prefill, decode), of the same stages."""
+
+    def defaults(self) -> Plan:
+        """A plan of this pipeline of which nothing else was said."""
+        return Plan(frames=(EVENT_SLICES,)) if self.pipeline == "eventgpt" else Plan()
 
     # --- expansion -------------------------------------------------------------------------------------------------
 
@@ -154,6 +166,11 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         Raises :class:`PlanError` naming the first field that cannot.
         """
         _choice("pipeline", self.pipeline, PIPELINES)
+        _choice("grouping", self.grouping, GROUPINGS)
+        if self.grouping != "pipeline" and self.pipeline != "eventgpt":
+            raise PlanError("grouping: only EventGPT has several; add --pipeline eventgpt")
+        if self.weights == "random" and self.pipeline == "eventgpt":
+            raise PlanError("weights: EventGPT is built with random weights as --model demo; use pretrained")
         for setting, choices in NAMED.items():
             named = getattr(self, setting).split(",")
             for value in named:
@@ -221,7 +238,7 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
     def to_toml(self) -> str:
         """The plan as a file that ``llava-tui run`` takes; fields at their default are left out."""
-        defaults = Plan()
+        defaults = self.defaults()
         lines = []
         for field in self.__struct_fields__:
             value = getattr(self, field)
@@ -233,6 +250,8 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 def from_dict(values: dict[str, Any]) -> Plan:
     """A validated plan. Raises :class:`PlanError`."""
     values = dict(values)
+    if values.get("pipeline") == "eventgpt":
+        values.setdefault("frames", [EVENT_SLICES])
     for field in ("inputs", "tags", "faults"):
         if isinstance(values.get(field), str):
             values[field] = [values[field]]

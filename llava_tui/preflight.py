@@ -48,7 +48,10 @@ def check(plan: Plan) -> None:
     if missing:
         raise PlanError(f"{MODELS_EXTRA} (not found: {', '.join(missing)})")
     _check_compiler(plan)
-    _check_model(plan)
+    if plan.pipeline == "eventgpt":
+        _check_eventgpt(plan)
+    else:
+        _check_model(plan)
     _check_inputs(plan)
 
 
@@ -118,15 +121,27 @@ def _check_random(plan: Plan) -> tuple[dict[str, Any], bool]:
     return config, has_tokenizer
 
 
+def _check_eventgpt(plan: Plan) -> None:
+    """Whether everything fits its context only the loaded model tells: its config does not know the vision tower."""
+    from llava_tui import models
+
+    if "<event>" in plan.prompt:
+        raise PlanError("prompt: <event> stands for the events: leave it out, they are put in by themselves")
+    models.check_eventgpt(plan.model)
+
+
 def _check_inputs(plan: Plan) -> None:
-    from llava_tui.pipelines import frames
+    from llava_tui.pipelines import event_streams, frames
     from llava_tui.pipelines.base import PipelineError
 
     for path in plan.inputs:
         if path == DEMO:
             continue
         try:
-            frames.probe_input(path)
+            if plan.pipeline == "eventgpt":
+                event_streams.slices(event_streams.read(path), max(plan.frames))
+            else:
+                frames.probe_input(path)
         except PipelineError as error:
             raise PlanError(f"input: {error}") from None
 

@@ -10,7 +10,7 @@ import click
 from llava_tui.cli.sessions import find
 
 _OPTIONS = (
-    click.option("--pipeline", help="llava or simulated."),
+    click.option("--pipeline", help="llava, eventgpt or simulated."),
     click.option("--model", metavar="ID|PATH", help="A folder, a Hugging Face id, or demo."),
     click.option(
         "--weights",
@@ -18,10 +18,14 @@ _OPTIONS = (
         "folder with a config.json, without a download.",
     ),
     click.option(
-        "--input", "inputs", multiple=True, metavar="PATH", help="A video, an image, a folder of frames. Repeatable."
+        "--input",
+        "inputs",
+        multiple=True,
+        metavar="PATH",
+        help="A video, an image, a folder of frames; for eventgpt a .npy, .npz, .h5 or .csv of events. Repeatable.",
     ),
     click.option("--prompt", metavar="TEXT"),
-    click.option("--frames", metavar="1,2,4", help="Sweep axis: frames a video."),
+    click.option("--frames", metavar="1,2,4", help="Sweep axis: frames a video; slices an event stream."),
     click.option("--batch", metavar="1,2", help="Sweep axis: videos a run."),
     click.option("--new-tokens", metavar="64", help="Sweep axis: tokens to generate."),
     click.option("--dtype", help="auto, float32, bfloat16 or float16; several are a sweep axis."),
@@ -68,6 +72,9 @@ _OPTIONS = (
     click.option("--name"),
     click.option("--tag", "tags", multiple=True),
     click.option("--sample-hz", type=float, help="Telemetry samples a second. [default: 10]"),
+    click.option(
+        "--grouping", help="EventGPT's five steps: pipeline or 5stage, of the same stages. [default: pipeline]"
+    ),
     click.option("--simulated-gpu", help="Simulated pipeline: a100, h100, rtx-4090, rtx-3090 or t4."),
     click.option(
         "--fault",

@@ -6,8 +6,20 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from transformers import StoppingCriteria
 
 from llava_tui.pipelines.base import Probe, stage
+
+
+class Cut(StoppingCriteria):  # type: ignore[misc]
+    """Lets a plain ``generate()`` be cut between tokens, and never ends it by itself."""
+
+    def __init__(self, probe: Probe) -> None:
+        self._probe = probe
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        self._probe.check()
+        return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
 
 
 class TimedLoop:

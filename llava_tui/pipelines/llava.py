@@ -265,19 +265,15 @@ class LlavaPipeline:
 
         Can be cut short between frames and tokens.
         """
-        import torch
-        from transformers import StoppingCriteria, StoppingCriteriaList
+        from transformers import StoppingCriteriaList
 
-        class Check(StoppingCriteria):  # type: ignore[misc]
-            def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
-                probe.check()
-                return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
+        from llava_tui.pipelines.generate import Cut
 
         batch = self._preprocess(case, self._decode(case, inputs, probe)).to(self.device, dtype=self.model.dtype)
         # The length of the longest static cache so far, which this one would have as well.
         self.model.__dict__.pop("_previous_max_cache_length", None)
         options = self._options(case) | self._cache_options(case)
-        ids = self.model.generate(**batch, stopping_criteria=StoppingCriteriaList([Check()]), **options)
+        ids = self.model.generate(**batch, stopping_criteria=StoppingCriteriaList([Cut(probe)]), **options)
         new: list[list[int]] = ids[:, batch["input_ids"].shape[1] :].tolist()
         return new
 

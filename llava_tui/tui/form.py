@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from llava_tui import faults
-from llava_tui.plan import NAMED, PIPELINES, SIMULATED_GPUS, Plan, PlanError, from_dict
+from llava_tui.plan import GROUPINGS, NAMED, PIPELINES, SIMULATED_GPUS, Plan, PlanError, from_dict
 from llava_tui.session.reader import safe_text
 from llava_tui.tui.widgets.cells import plain
 
@@ -64,6 +64,8 @@ FIELDS: tuple[Field, ...] = (
     Field("threads", "threads", "Sweep axis: threads that torch computes with on the CPU; empty: as many as it takes.",
           pipelines=REAL),
     Field("device", "device", "auto, cpu, cuda, cuda:1, …", choices=("auto", "cpu", "cuda"), pipelines=REAL),
+    Field("grouping", "grouping", "EventGPT's five steps, of the same stages.", "choice", GROUPINGS,
+          pipelines=("eventgpt",)),
     Field("rounds", "rounds", "Measured rounds of every case; auto: until every step's median is known well enough.",
           choices=("auto", "10", "20")),
     Field("max_rounds", "most rounds", "Of rounds auto."),

@@ -80,7 +80,7 @@ def record(folder: Path, plan: Plan, clock: Clock, sink: EventSink, control: Con
     if isinstance(clock, SimulatedClock):
         telemetry, open_pipeline = _simulated(folder, plan, clock)
     else:
-        telemetry, open_pipeline = Sampler(folder, plan.sample_hz), lambda: _llava(plan)
+        telemetry, open_pipeline = Sampler(folder, plan.sample_hz), lambda: _real(plan)
         call_porter = functools.partial(Porter, folder, clock, schedule)
     vitals = Vitals(folder / "telemetry.jsonl")
     course = Course(
@@ -103,7 +103,11 @@ def record(folder: Path, plan: Plan, clock: Clock, sink: EventSink, control: Con
     return code
 
 
-def _llava(plan: Plan) -> Pipeline:
+def _real(plan: Plan) -> Pipeline:
+    if plan.pipeline == "eventgpt":
+        from llava_tui.pipelines.eventgpt import EventGptPipeline
+
+        return EventGptPipeline(plan)
     from llava_tui.pipelines.llava import LlavaPipeline
 
     return LlavaPipeline(plan)
