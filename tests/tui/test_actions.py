@@ -8,6 +8,12 @@ import pytest
 from llava_tui.session.reader import SessionError
 from llava_tui.tui import actions, keymap
 from llava_tui.tui.actions import Actions
+from llava_tui.tui.app import LlavaTui
+from llava_tui.tui.screens.analysis import AnalysisScreen
+from llava_tui.tui.screens.compare import CompareScreen
+from llava_tui.tui.screens.monitor import MonitorScreen
+from llava_tui.tui.screens.new_run import NewRunScreen
+from llava_tui.tui.screens.sessions import SessionsScreen
 
 KEYS = Path("keys.toml")
 
@@ -82,3 +88,18 @@ def test_whoever_may_only_look_is_offered_nothing_that_changes_anything() -> Non
     may = {entry.id for screen in actions.SCREENS for entry in Actions(read_only=True).of(screen, {"live", "sent"})}
     assert not may & actions.WRITES
     assert {"open", "play", "compare", "quit", "filter", "mark"} <= may
+
+
+def test_every_action_can_be_done_on_every_screen_that_offers_it() -> None:
+    rooms = {
+        "sessions": SessionsScreen, "new-run": NewRunScreen, "monitor": MonitorScreen, "compare": CompareScreen,
+        "analysis": AnalysisScreen,
+    }  # fmt: skip
+    missing = [
+        (screen, entry.id)
+        for screen, room in rooms.items()
+        for entry in actions.ACTIONS
+        if screen in entry.screens
+        and not any(callable(getattr(one, "do_" + entry.id, None)) for one in (room, LlavaTui))
+    ]
+    assert missing == []

@@ -15,7 +15,7 @@ from textual.geometry import Region
 from textual.pilot import Pilot
 
 from llava_tui import events
-from llava_tui.session.reader import StreamReader
+from llava_tui.session.reader import StreamReader, read_notes
 from llava_tui.tui import theme
 from llava_tui.tui.app import LlavaTui
 from llava_tui.tui.screens.monitor import MonitorScreen
@@ -392,3 +392,10 @@ def test_what_is_sent_is_what_the_worker_reads(tmp_path: Path) -> None:
     path = record(tmp_path / "s", [])
     command = control.send(path, "extend", rounds=1)
     assert msgspec.json.decode((path / "control.jsonl").read_bytes())["rounds"] == command.rounds == 1
+
+
+async def test_b_pins_the_session_as_the_baseline(finished: Path) -> None:
+    async with monitor(finished) as shown:
+        await shown.pilot.press("B")
+        await shown.until(lambda: "baseline: this session" in shown.part("log"))
+        assert read_notes(finished).baseline

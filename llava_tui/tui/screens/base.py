@@ -38,8 +38,7 @@ class ActionScreen(Screen[None]):
 
     def offered(self) -> list[actions.Action]:
         """What can be done now."""
-        found = self.tui.actions.of(self.NAME, self.conditions())
-        return [entry for entry in found if hasattr(self, "do_" + entry.id) or hasattr(self.app, "do_" + entry.id)]
+        return self.tui.actions.of(self.NAME, self.conditions())
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Keys of actions that are not offered do nothing."""

@@ -358,6 +358,22 @@ class MonitorScreen(Replaying, RunControl):
         """What this session says."""
         self.tui.open_analysis(self.path, self.look.case if self.look is not None else "")
 
+    def do_pin(self) -> None:
+        """This session becomes the baseline of its folder. A copy of one that is elsewhere is in no folder."""
+        from llava_tui.report.sides import pin
+        from llava_tui.session.reader import SessionError
+        from llava_tui.session.source import LocalSource
+
+        if not isinstance(self.source, LocalSource):
+            self.notice("baseline: this session is on another machine", "warning")
+            return
+        try:
+            pin(self.path.parent, [self.path])
+        except SessionError as error:
+            self.notice(str(error), "error")
+        else:
+            self.notice("baseline: this session")
+
 
 def clock_rate(timeline: Timeline) -> float:
     """Session seconds a second: a simulated session may run faster or slower than time; as fast as possible (0) says
