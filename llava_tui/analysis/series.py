@@ -50,8 +50,8 @@ def autocorrelation(values: Floats) -> float | None:
         return None
     middle = np.median(values)
     reach = 3 * SCALE * float(np.median(np.abs(values - middle)))
-    centred = np.clip(values, middle - reach, middle + reach)
-    centred = centred - centred.mean()
+    clipped: Floats = np.clip(values, middle - reach, middle + reach)
+    centred: Floats = clipped - clipped.mean()
     total = _product(centred, centred)
     return _product(centred[1:], centred[:-1]) / total if total else None
 
@@ -61,7 +61,7 @@ def detrended(values: Floats) -> Floats:
     values = values[np.isfinite(values)]
     if values.size < 3:
         return values
-    place = np.arange(values.size) - (values.size - 1) / 2
+    place = np.arange(values.size, dtype=np.float64) - (values.size - 1) / 2
     rest: Floats = values - _product(place, values) / _product(place, place) * place
     return rest
 
