@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any, Literal
@@ -13,6 +13,7 @@ import numpy as np
 from llava_tui import units
 from llava_tui.analysis.fairness import clock, differences, utilization
 from llava_tui.analysis.measures import Measures, measures, median, median_of
+from llava_tui.analysis.shared import comparable, counterpart
 from llava_tui.analysis.statistics import RESOLVED, Floats
 from llava_tui.analysis.steps import case_ids
 from llava_tui.analysis.verdict import (
@@ -155,7 +156,10 @@ def compare_cases(a: Side, b: Side, *, delta: float = DELTA, spread: Mapping[str
             f"SM clock {clocks[0]:.0f} against {clocks[1]:.0f} MHz ({_signed(ratio - 1)}): "
             "device stages are compared in cycles too"
         )
-    rows = _rows(runs_a, runs_b, method, bool(reasons), delta, spread or {}, ratio)
+    shared = comparable(runs_a[0], runs_b[0], reasons)
+    if shared:
+        notes.append("stages that both have are compared by themselves, where they have equal tokens to work on")
+    rows = _rows(runs_a, runs_b, method, bool(reasons), delta, spread or {}, ratio, shared)
     names = _names(a, b)
     busy = [median_of([utilization(of) for of in side]) for side in (runs_a, runs_b)]
     simulated = any(of.view.header.provenance == "simulated" for of in (*runs_a, *runs_b))
@@ -252,12 +256,27 @@ def asked_of(of: Measures) -> list[Asked]:
     """What is compared of a session like this one: the whole run, steps with their stages, metrics."""
     rows = [Asked("wall", "whole run", "run", "ns", lambda of: of.wall)]
     titles = {info.path: info.title for info in of.view.tree}
-    rows += [Asked(path, titles[path], "stage" if "." in path else "step", "ns", _of_stage(path)) for path in of.paths]
-    return rows + [Asked(name, title, "metric", unit, attrgetter(name)) for name, title, unit in _METRICS]
+    for path in of.paths:
+        family: Family = "stage" if "." in path else "step"
+        rows.append(Asked(path, titles[path], family, "ns", _of_stage(of, path)))
+    return rows + [Asked(name, title, "metric", unit, _of_metric(of, name)) for name, title, unit in _METRICS]
 
 
-def _of_stage(path: str) -> Callable[[Measures], Floats]:
-    return lambda of: of.stages[path] if path in of.stages else np.full(of.n, np.nan)
+def _of_stage(base: Measures, path: str) -> Callable[[Measures], Floats]:
+    def values(of: Measures) -> Floats:
+        found = counterpart(base, path, of)
+        return of.stages[found] if found is not None else np.full(of.n, np.nan)
+
+    return values
+
+
+def _of_metric(base: Measures, name: str) -> Callable[[Measures], Floats]:
+    known: Callable[[Measures], Floats] = attrgetter(name)
+    if name != "frames_per_second" or not base.steps:
+        return known
+    # It is step 1's: another thing where that step holds other stages.
+    first = base.steps[0]
+    return lambda of: known(of) if first not in of.stages or counterpart(base, first, of) else np.full(of.n, np.nan)
 
 
 def _rows(
@@ -268,7 +287,9 @@ def _rows(
     delta: float,
     spread: Mapping[str, float],
     clocks: float | None,
+    shared: Set[str] = frozenset(),
 ) -> list[Row]:
+    """``shared``: stages that are compared although the two sides are ``refused`` as a whole."""
     on_device = {info.path for info in a[0].view.tree if info.side == "device"}
     pairs = _shared_rounds(a[0], b[0]) if method == "paired rounds" else None
     rows: list[Row] = []
@@ -279,13 +300,14 @@ def _rows(
         if before is None and after is None and asked.family != "run":
             continue
         blind = asked.unit == "ns" and 0 < max(before or 0.0, after or 0.0) < RESOLVED * a[0].tick(asked.key)
-        estimate = None if refused or blind else _estimate(x, y, method, pairs, asked.unit != "ns")
+        closed = refused and asked.key not in shared
+        estimate = None if closed or blind else _estimate(x, y, method, pairs, asked.unit != "ns")
         row = Row(
             asked.key, asked.title, asked.family, asked.unit, before, after,
             effect=after / before - 1 if before and after and not blind else None,
             low=None, high=None, p=None, n=0,
-            verdict="not comparable" if refused else "inconclusive",
-            reason="" if refused else "below timer resolution" if blind else "not known on both sides",
+            verdict="not comparable" if closed else "inconclusive",
+            reason="" if closed else "below timer resolution" if blind else "not known on both sides",
         )  # fmt: skip
         if estimate is not None:
             estimates[row.key] = estimate

@@ -8,6 +8,7 @@ import numpy as np
 
 from llava_tui.analysis.machine import Watched
 from llava_tui.analysis.measures import Measures, case_values, median
+from llava_tui.analysis.shared import same_leaves
 from llava_tui.session.timeline import View
 
 _EXPLAINED = {
@@ -91,7 +92,7 @@ def differences(
         reasons += [
             _difference(key, facts[key], other[key])
             for key in facts.keys() & other.keys() - explained
-            if facts[key] != other[key]
+            if facts[key] != other[key] and not (key == "stage map" and same_leaves(base, of))
         ]
     if swept:
         notes.append("the cases differ in " + ", ".join(f"{key} ({x} → {y})" for key, (x, y) in swept.items()))
