@@ -33,6 +33,8 @@ NAMED: dict[str, tuple[str, ...]] = {"dtype": DTYPES, "attention": ATTENTIONS, "
 """Settings whose values have names, and which."""
 SETTINGS: tuple[str, ...] = ("attention", "dtype", "threads", "cache", "compile")
 """What cases may differ in beside :data:`AXES`: set on the loaded model before a run's clock starts."""
+_DEVICE = r"auto|cpu|meta|(cuda|mps|xpu|npu|hpu|mtia|privateuseone)(:\d+)?"
+"""What torch can compute on, and ``meta``, which costs nothing."""
 DEMO = "demo"
 """The model that is built on this machine and needs no download; as an input, the clip that is synthesised for it."""
 
@@ -206,8 +208,8 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
             raise PlanError(f"warmup: {self.warmup} is below 0; 0 means no warm-up runs")
         if self.profile and self.pipeline == "simulated":
             raise PlanError("profile: a simulation has no operators to look at; leave it out")
-        if not 0 < self.sample_hz <= 100:
-            raise PlanError(f"sample_hz: {self.sample_hz:g} is outside 0…100 Hz; NVML itself refreshes at 1 to 6 Hz")
+        if not 0.1 <= self.sample_hz <= 100:
+            raise PlanError(f"sample_hz: {self.sample_hz:g} is outside 0.1…100 Hz; NVML itself refreshes at 1 to 6 Hz")
         if not (0 <= self.time_scale <= 1000):
             raise PlanError(f"time_scale: {self.time_scale:g} is outside 0…1000; 1 is real time, 0 as fast as possible")
         if self.faults and self.pipeline != "simulated":
@@ -215,6 +217,8 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         for fault in self.faults:
             if why := problem(fault):
                 raise PlanError(f"faults: {why}")
+        if not re.fullmatch(_DEVICE, self.device):
+            raise PlanError(f"device: {self.device!r} names none; give auto, cpu, cuda, cuda:1, mps or xpu")
         if not self.inputs:
             raise PlanError("inputs: nothing to run on; give --input PATH")
         if not self.model:
@@ -225,6 +229,8 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
     def slug(self) -> str:
         """The model's name as a part of a session's id: lower case, letters, digits, dots and dashes."""
+        if self.pipeline == "simulated" and self.model == DEMO:  # what is simulated is another model
+            return self.pipeline
         last = self.model.rstrip("/").rsplit("/", 1)[-1].lower()
         return re.sub(r"[^a-z0-9.]+", "-", last).strip("-.")[:40] or "run"
 

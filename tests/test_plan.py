@@ -137,6 +137,9 @@ def test_rounds_do_not_share_one_order() -> None:
         ({"compile": "on", "cache": "dynamic"}, "cache: nothing can be compiled for a dynamic cache"),
         ({"compile": "on", "cache": "dynamic,static"}, "cache: nothing can be compiled for a dynamic cache"),
         ({"sample_hz": 0}, "sample_hz: 0 is outside"),
+        ({"sample_hz": 0.05}, "sample_hz: 0.05 is outside 0.1…100 Hz"),
+        ({"device": "gpu"}, "device: 'gpu' names none; give auto, cpu, cuda"),
+        ({"device": "cuda:"}, "device: 'cuda:' names none"),
         ({"inputs": []}, "inputs: nothing to run on"),
         ({"model": ""}, "model: empty"),
         ({"fames": [1]}, "fames: no such field in a plan; did you mean frames?"),
@@ -169,3 +172,4 @@ def test_a_session_is_named_after_its_model() -> None:
     assert Plan(model="llava-hf/llava-1.5-7b-hf").slug() == "llava-1.5-7b-hf"
     assert Plan(model="/data/My Model/").slug() == "my-model"
     assert Plan(model="///").slug() == "run"
+    assert Plan(pipeline="simulated").slug() == "simulated", "the demo model is not what is simulated"
