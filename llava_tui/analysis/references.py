@@ -52,22 +52,3 @@ EVENTGPT = Reference(
         for number, share in enumerate((0.0988, 0.0241, 0.1880, 0.0147, 0.6745), start=1)
     ),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Anchor:
-    """A published measurement of real hardware that a plausible session lies near."""
-
-    what: str
-    value: float
-    unit: str
-    source: str
-
-
-ANCHORS = (
-    Anchor("LLaVA-1.5-7B on A100-80G, time to first token", 138.0, "ms", "FastV"),
-    Anchor("CLIP ViT-L/14-336 on H100, an image at batch 48", 0.98, "ms", "TensorRT-LLM issue 1118"),
-    Anchor("Llama-2-7B decode on A100-80, compiled bf16", 104.9, "tok/s", "gpt-fast"),
-    Anchor("Llama-2-7B decode on A100-80, compiled int8", 155.6, "tok/s", "gpt-fast"),
-    Anchor("Llama-2-7B decode on A100-80, compiled int4", 196.8, "tok/s", "gpt-fast"),
-)

@@ -66,11 +66,6 @@ class Summary:
         """IQR / median; ``None`` where the timer cannot tell."""
         return self._relative(self.iqr)
 
-    @property
-    def relative_interval(self) -> float | None:
-        """Half of the 95 % interval's width / median."""
-        return None if self.low is None or self.high is None else self._relative((self.high - self.low) / 2)
-
     def _relative(self, spread: float | None) -> float | None:
         if spread is None or not self.median or self.median < 0 or self.state == "below timer resolution":
             return None
