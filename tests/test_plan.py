@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llava_tui import command_line
 from llava_tui import plan as plans
 from llava_tui.plan import Plan, PlanError, from_dict, from_json, from_toml
 from llava_tui.tui.widgets.session_table import case_count
@@ -173,3 +175,27 @@ def test_a_session_is_named_after_its_model() -> None:
     assert Plan(model="/data/My Model/").slug() == "my-model"
     assert Plan(model="///").slug() == "run"
     assert Plan(pipeline="simulated").slug() == "simulated", "the demo model is not what is simulated"
+
+
+def test_eventgpt_takes_five_slices_unless_said_otherwise_and_keeps_what_was_said() -> None:
+    """Its default is not LLaVA's: a plan that was written down must come back as it was, four slices too."""
+    assert from_dict({"pipeline": "eventgpt"}).frames == (5,)
+    for frames in (4, 5, 6):
+        plan = from_dict({"pipeline": "eventgpt", "frames": [frames], "grouping": "5stage"})
+        assert from_toml(plan.to_toml()) == from_json(plan.to_json()) == plan
+        words = command_line.arguments(plan)
+        assert ("--frames" in words) == (frames != 5)
+        assert words[words.index("--grouping") + 1] == "5stage"
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"grouping": "5stage"}, "add --pipeline eventgpt"),
+        ({"pipeline": "eventgpt", "grouping": "6stage"}, "is not one of pipeline, 5stage"),
+        ({"pipeline": "eventgpt", "weights": "random"}, "--model demo"),
+    ],
+)
+def test_what_eventgpt_alone_has_is_said(values: dict[str, Any], said: str) -> None:
+    with pytest.raises(PlanError, match=said):
+        from_dict(values)
