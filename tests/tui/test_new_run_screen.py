@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from textual.pilot import Pilot
 
+from llava_tui.models import PRESETS
 from llava_tui.plan import Plan, from_dict, read_file
 from llava_tui.session import store
 from llava_tui.session.reader import read_header, read_notes
@@ -167,7 +168,7 @@ async def test_models_and_settings_can_be_picked_from_what_there_is(folder: Path
         await shown.until(lambda: isinstance(shown.app.screen, Picker))
         await shown.until(lambda: "owner/tiny" in shown.everything())
         assert "weights are missing" in shown.everything()
-        await shown.press("down", "enter")
+        await shown.press(*["down"] * len(PRESETS), "enter")
         assert shown.screen.form.texts["model"] == "owner/tiny"
         shown.screen._fields.focus_field("attention")
         await shown.pilot.pause()
