@@ -121,7 +121,7 @@ async def seek(path: Path) -> Costs:
         assert isinstance(screen, MonitorScreen)
         while screen.transport is None or screen.timeline is None:
             await pilot.pause(0.05)
-        await pilot.pause(0.2)
+        await pilot.pause(1)  # what is worked out ahead is there
         chance = random.Random(1)
         start, end = screen.timeline.start, screen.timeline.end
         cpu, wall = [], []

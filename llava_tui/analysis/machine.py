@@ -27,8 +27,8 @@ def gpus_of(view: View) -> list[int]:
     if model is None or model.device.split(":")[0] in ("cpu", "meta", ""):
         return []
     seen = np.asarray(samples["gpu"])
-    watched = sorted({int(gpu) for gpu in np.unique(seen)})
-    held = [int(gpu) for gpu in np.unique(seen[np.asarray(samples["worker_memory"]) > 0])]
+    watched = _distinct(seen)
+    held = _distinct(seen[np.asarray(samples["worker_memory"]) > 0])
     places = model.extra.get("device_map")
     spread = isinstance(places, dict) and len({str(place) for place in places.values()}) > 1
     if named := _named(view, model.extra.get("gpu_uuid")):
@@ -45,6 +45,15 @@ def gpus_of(view: View) -> list[int]:
         return sliced  # A slice has a UUID of its own, and samples only with its GPU.
     number = model.device.partition(":")[2]
     return [int(number)] if number.isdigit() and int(number) in watched else watched[:1]
+
+
+def _distinct(values: Ints) -> list[int]:
+    """In order. They are few, so that one after the other is quicker than sorting."""
+    found: list[int] = []
+    while values.size and len(found) < 64:
+        found.append(int(values[0]))
+        values = values[values != found[-1]]
+    return sorted([*found, *np.unique(values).tolist()])
 
 
 def _named(view: View, uuid: object) -> set[int]:
