@@ -125,3 +125,13 @@ def test_comparing_loads_neither_torch_nor_scipy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_what_cannot_be_read_is_no_baseline(cli: Cli, sessions: Path) -> None:
+    newer = sessions / "newer"
+    newer.mkdir()
+    (newer / "session.json").write_text('{"schema": [99, 0]}')
+    done = cli("pin", "newer")
+    assert done.returncode == 2
+    assert "update llava-tui" in done.stderr
+    assert not (newer / "notes.json").exists()

@@ -8,7 +8,7 @@ from pathlib import Path
 from llava_tui.analysis.comparison import Side
 from llava_tui.analysis.fairness import machine_of, model_of
 from llava_tui.session import several, spreads, store
-from llava_tui.session.reader import SessionError, read_notes, safe_text
+from llava_tui.session.reader import SessionError, read_header, read_notes, safe_text
 
 PINNED = "@pinned"
 
@@ -60,6 +60,8 @@ def pin(folder: Path, paths: Sequence[Path]) -> None:
     """Makes these sessions, and no others of ``folder``, the baseline. Raises :class:`SessionError`."""
     from msgspec.structs import replace
 
+    for path in paths:
+        read_header(path)  # what cannot be read is no baseline
     for path in {*pinned(folder), *paths}:
         notes = read_notes(path)
         if notes.baseline != (path in paths):
