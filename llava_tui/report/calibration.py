@@ -33,6 +33,7 @@ def calibrate(folder: Path, plan: Plan, sessions: int, *, json_: bool) -> int:
     interrupt = signal.getsignal(signal.SIGINT)
     for number in range(sessions):
         signal.signal(signal.SIGINT, interrupt)  # following a session to its end leaves it ignored
+        progress.hold()
         path = store.create(folder, f"{plan.slug()}-calibration")
         one = msgspec.structs.replace(plan, seed=plan.seed + number)
         worker = launch.launch(path, one.to_json(), sys.argv)

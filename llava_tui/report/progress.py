@@ -95,6 +95,22 @@ class Watched:
     """The exit code of a command that was interrupted; 0 where it was not."""
 
 
+_asked: list[int] = []
+"""Signals that came while nobody could pass them on."""
+
+
+def hold() -> None:
+    """From here on ctrl+c and SIGTERM wait until :func:`watch` can pass them on to the worker that is being started. A
+    SIGINT that is ignored stays ignored."""
+    signal.signal(signal.SIGTERM, _note)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, _note)
+
+
+def _note(number: int, frame: FrameType | None) -> None:
+    _asked.append(number)
+
+
 def watch(path: Path, worker: subprocess.Popen[bytes], say: Callable[[str], None]) -> Watched:
     """Says what happens in the session until its worker has ended.
 
@@ -104,9 +120,14 @@ def watch(path: Path, worker: subprocess.Popen[bytes], say: Callable[[str], None
     """
     lines: Lines | None = None
     interrupted = 0
-    signal.signal(signal.SIGTERM, _terminated)
     while True:
         try:
+            if lines is None:
+                signal.signal(signal.SIGTERM, _terminated)
+                if signal.getsignal(signal.SIGINT) is _note:
+                    signal.signal(signal.SIGINT, signal.default_int_handler)
+            if _asked:
+                raise Terminated if _asked.pop() == signal.SIGTERM else KeyboardInterrupt
             if lines is None:
                 timeline = Timeline.open(path)
                 say(f"session {path}")

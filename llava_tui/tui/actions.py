@@ -105,11 +105,11 @@ ACTIONS: tuple[Action, ...] = (
     Action("page_down", ("pagedown",), "page down", "A page down.", _MOVE, PAGES),
     Action("top", ("home",), "top", "To the top.", _MOVE, PAGES),
     Action("bottom", ("end",), "bottom", "To the bottom.", _MOVE, PAGES),
-    # --- go to
     Action("field_back", ("up",), "field before", "To the field before; shift+tab does it too.", _MOVE, ("new-run",)),
     Action("field_on", ("down",), "next field", "To the next field; tab does it too.", _MOVE, ("new-run",)),
     Action("plan_up", ("pageup",), "plan up", "The plan a page up.", _MOVE, ("new-run",)),
     Action("plan_down", ("pagedown",), "plan down", "The plan a page down.", _MOVE, ("new-run",)),
+    # --- go to
     Action("new_run", ("ctrl+n",), "new run", "Plan a new run.", _GO, READING, priority=55),
     Action("compare", ("c",), "compare", "Compare: the sessions that are marked, or this one with the pinned baseline.", _GO, ("sessions", "monitor"), priority=45),
     Action("analysis", ("a",), "analysis", "What the session says: insights, trust, roofline, advice.", _GO, ("sessions", "monitor"), priority=44),
