@@ -24,9 +24,6 @@ def require() -> None:
     reads the one and draws on the other. In a browser there is none, and none is needed."""
     if in_browser():
         return
-    for name in ("COLUMNS", "LINES"):
-        # Exported by a shell or by readline they would be believed, and resizing the window would change nothing.
-        os.environ.pop(name, None)
     for name, stream in (("input", sys.__stdin__), ("error", sys.__stderr__)):
         if stream is None or not stream.isatty():
             from llava_tui.session.reader import SessionError
@@ -43,6 +40,14 @@ def require() -> None:
             f"the monitor cannot draw on TERM={os.environ.get('TERM') or '(unset)'}: set TERM to what the terminal is, "
             "like xterm-256color, or use `llava-tui show SESSION`"
         )
+    size = os.get_terminal_size(sys.__stdin__.fileno())  # type: ignore[union-attr]
+    for name, count, usual in (("COLUMNS", size.columns, 80), ("LINES", size.lines, 24)):
+        if count:
+            # Exported by a shell or by readline it would be believed, and resizing the window would change nothing.
+            os.environ.pop(name, None)
+        else:
+            # A serial line, some containers: Textual never ends asking such a terminal for its size.
+            os.environ.setdefault(name, str(usual))
 
 
 def in_browser() -> bool:

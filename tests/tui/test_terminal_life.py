@@ -165,3 +165,13 @@ def test_on_every_screen_a_closed_terminal_ends_the_program(
         program.read(0.5)
     program.hang_up()
     program.ended_within(3)
+
+
+def test_a_terminal_that_has_no_size_is_drawn_on_and_left(
+    terminal: Callable[..., TerminalProgram], finished: Path
+) -> None:
+    program = terminal([*MONITOR.split(), str(finished)], cols=0, rows=0)
+    program.until("unaccounted")
+    program.write("q")
+    program.ended_within(5)
+    assert program.code == 0
