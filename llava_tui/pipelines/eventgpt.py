@@ -189,12 +189,8 @@ class EventGptPipeline(LlavaPipeline):
 
     def check_case(self, case: Case) -> str:
         """Why ``case`` cannot run, or "". The model is loaded."""
-        try:
-            self.prepare(case)
-        except (ImportError, ValueError) as error:
-            return f"{case.attention or case.dtype}: {first_line(error)}"
-        if self.plan.compile_of(case) != "off" and (needed := compiling.missing(self.device)):
-            return f"compile: {needed}"
+        if problem := self.check_settings(case):
+            return problem
         if _EVENT in self.plan.prompt:
             return f"the prompt contains {_EVENT}, which stands for the events: leave it out, they are put in anyway"
         before, after = self._tokenize()

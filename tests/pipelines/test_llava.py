@@ -16,7 +16,8 @@ from recording_probe import RecordingProbe
 
 from llava_tui.pipelines.base import LLAVA_STAGES, Cancelled, PipelineError
 from llava_tui.pipelines.checkpoints import synthesise_video
-from llava_tui.pipelines.llava import LlavaPipeline, digest
+from llava_tui.pipelines.llava import LlavaPipeline
+from llava_tui.pipelines.loading import digest
 from llava_tui.plan import Case, Plan
 
 pytestmark = pytest.mark.models
