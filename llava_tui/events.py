@@ -16,7 +16,11 @@ from typing import Any, Literal
 
 import msgspec
 
-SCHEMA: tuple[int, int] = (1, 1)
+from llava_tui.lines import Event
+from llava_tui.readings import GpuAbsent, GpuDevice, GpuProcess, GpuSample, GpuState, HostSample, TelemetryEvent
+from llava_tui.session_files import Command, Header, HostFacts, Notes, Verb
+
+SCHEMA: tuple[int, int] = (1, 2)
 """Major, minor. A reader refuses a newer major only; unknown types and fields of a newer minor are ignored."""
 
 State = Literal[
@@ -44,20 +48,6 @@ RunKind = Literal["load", "cold", "warm-up", "cross-check", "self-test", "measur
 ``discarded`` began as measured and was taken back (:class:`CoolDown`)."""
 
 Outcome = Literal["ok", "failed", "out-of-memory", "cancelled"]
-
-Provenance = Literal["pretrained", "random-weights", "simulated", "imported"]
-
-Verb = Literal["pause", "resume", "stop", "stop-now", "skip", "repeat", "extend"]
-"""What a viewer may ask: ``stop`` after this run; ``stop-now`` in the middle of it; ``skip`` a case's remaining runs;
-``repeat`` a case once more; ``extend`` by some rounds."""
-
-
-class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", gc=False):
-    """What every line of ``events.jsonl`` and ``telemetry.jsonl`` has."""
-
-    t: int
-    """CLOCK_MONOTONIC, ns."""
-    rank: int = 0
 
 
 # --- events.jsonl: the worker -------------------------------------------------------------------------------------
@@ -209,29 +199,6 @@ class Answer(Event, frozen=True, kw_only=True, omit_defaults=True, tag="answer",
 # --- events.jsonl: what the worker found out about the session itself ---------------------------------------------
 
 
-class GpuProcess(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    pid: int
-    memory: int | None = None
-    kind: str = "compute"
-
-
-class GpuState(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """A GPU before anything was loaded onto it."""
-
-    gpu: int
-    name: str = ""
-    memory_free: int | None = None
-    memory_total: int | None = None
-    temperature_c: int | None = None
-    sm_clock_mhz: int | None = None
-    memory_clock_mhz: int | None = None
-    power_limit_mw: int | None = None
-    utilization: float | None = None
-    throttle: int | None = None
-    foreign: list[GpuProcess] | None = None
-    """Processes of others; ``None`` where they are not told."""
-
-
 class Preflight(Event, frozen=True, kw_only=True, omit_defaults=True, tag="preflight", gc=False):
     """What the machine was like before the first run."""
 
@@ -336,73 +303,6 @@ class Profile(Event, frozen=True, kw_only=True, omit_defaults=True, tag="profile
     problem: str = ""
 
 
-# --- telemetry.jsonl: the sampler ---------------------------------------------------------------------------------
-
-
-class GpuDevice(Event, frozen=True, kw_only=True, omit_defaults=True, tag="gpu.device", gc=False):
-    """What does not change about a GPU; written once a GPU, before its first sample."""
-
-    gpu: int
-    name: str = ""
-    uuid: str = ""
-    memory_total: int | None = None
-    memory_reserved: int | None = None
-    """What the driver keeps of it for itself, beside every sample's ``memory_used``."""
-    driver: str = ""
-    cuda: str = ""
-    pcie: str = ""
-    """Link generation and width ("gen 4 ×16")."""
-    mig: bool | None = None
-    ecc: bool | None = None
-    source: str = "nvml"
-    """``simulated`` where no driver was asked."""
-
-
-class GpuSample(Event, frozen=True, kw_only=True, omit_defaults=True, tag="gpu", gc=False):
-    """One reading. A field that is ``None`` has its reason in the newest :class:`GpuAbsent` before it."""
-
-    gpu: int
-    memory_used: int | None = None
-    utilization: float | None = None
-    """Percent of the driver's own window (1/6 to 1 s) in which a kernel ran."""
-    memory_utilization: float | None = None
-    power_mw: int | None = None
-    power_limit_mw: int | None = None
-    energy_mj: int | None = None
-    """Total since the driver was loaded."""
-    temperature_c: int | None = None
-    sm_clock_mhz: int | None = None
-    memory_clock_mhz: int | None = None
-    throttle: int | None = None
-    """NVML clocks-event reasons, a bit mask."""
-    pcie_tx_kbs: int | None = None
-    pcie_rx_kbs: int | None = None
-    processes: list[GpuProcess] | None = None
-    """Written only when it changed since the last sample that had it."""
-    worker_memory: int | None = None
-    """The worker's own memory on this GPU, by its PID; ``None`` where PIDs do not match (containers)."""
-
-
-class GpuAbsent(Event, frozen=True, kw_only=True, omit_defaults=True, tag="gpu.absent", gc=False):
-    """Why fields are ``None``: the whole map, told again whenever it changes. ``gpu`` −1: no GPU can be asked at all,
-    with the reason under ``"*"``; a lost GPU has ``"*"`` too."""
-
-    gpu: int
-    reasons: dict[str, str]
-
-
-class HostSample(Event, frozen=True, kw_only=True, omit_defaults=True, tag="host", gc=False):
-    cpu: float | None = None
-    """Percent of all cores."""
-    memory_used: int | None = None
-    memory_total: int | None = None
-    load: float | None = None
-    """1-minute load average."""
-    worker_cpu: float | None = None
-    """Percent of one core."""
-    worker_rss: int | None = None
-
-
 SessionFact = Preflight | WarmUp | SelfTest | CoolDown | Ended | Profile
 WorkerEvent = (
     StateChange
@@ -417,66 +317,48 @@ WorkerEvent = (
     | Answer
     | SessionFact
 )
-TelemetryEvent = GpuDevice | GpuSample | GpuAbsent | HostSample
 AnyEvent = WorkerEvent | TelemetryEvent
 
-
-# --- control.jsonl and the two small documents --------------------------------------------------------------------
-
-
-class Command(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """One line of ``control.jsonl``: what a viewer asks of the worker."""
-
-    id: str
-    """Unique; the answer carries it."""
-    verb: str
-    author: str
-    """user@host of the viewer."""
-    wall: int
-    """Unix time, ns: a viewer elsewhere has no share in the worker's monotonic clock."""
-    case: str = ""
-    """For skip and repeat; empty: the case that is running."""
-    rounds: int = 0
-    """For extend."""
-
-
-class HostFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    hostname: str
-    os: str
-    cpu: str
-    cores: int
-    memory: int
-    container: str = ""
-    governor: str = ""
-    boot_id: str = ""
-
-
-class Header(msgspec.Struct, frozen=True, kw_only=True):
-    """``session.json``: written once by the worker, before anything is loaded."""
-
-    schema: tuple[int, int]
-    id: str
-    created: str
-    """ISO 8601 with offset."""
-    t0: int
-    """CLOCK_MONOTONIC ns (or simulated) at ``wall0``."""
-    wall0: int
-    """Unix time ns: ties every ``t`` to wall time."""
-    provenance: str
-    pipeline: str
-    model: str
-    plan: dict[str, Any]
-    """The full plan: ``run --from SESSION`` runs it again."""
-    host: HostFacts
-    versions: dict[str, str] = {}
-    argv: list[str] = []
-    pid: int = 0
-
-
-class Notes(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """``notes.json``: what people said of a session."""
-
-    name: str = ""
-    tags: tuple[str, ...] = ()
-    note: str = ""
-    baseline: bool = False
+__all__ = [
+    "FINAL_STATES",
+    "SCHEMA",
+    "Answer",
+    "AnyEvent",
+    "Case",
+    "Command",
+    "CoolDown",
+    "Ended",
+    "Event",
+    "GpuAbsent",
+    "GpuDevice",
+    "GpuProcess",
+    "GpuSample",
+    "GpuState",
+    "Header",
+    "HostFacts",
+    "HostSample",
+    "Log",
+    "ModelFacts",
+    "Notes",
+    "Operator",
+    "Outcome",
+    "Preflight",
+    "Profile",
+    "RunEnd",
+    "RunKind",
+    "RunStart",
+    "Schedule",
+    "SelfTest",
+    "SessionFact",
+    "StageHint",
+    "StageInfo",
+    "StageProfile",
+    "StageTree",
+    "State",
+    "StateChange",
+    "TelemetryEvent",
+    "TextHint",
+    "Verb",
+    "WarmUp",
+    "WorkerEvent",
+]
