@@ -41,6 +41,16 @@ class PipelineError(Exception):
     """The model or the input cannot be profiled: a message for the person who asked, no traceback needed."""
 
 
+class BrokenInput(PipelineError):
+    """One input cannot be read; of many, the others can."""
+
+    def __init__(self, path: object, reason: str) -> None:
+        """``path`` is the input's, or that of the file in it; ``reason`` says what is wrong and how to mend it."""
+        super().__init__(f"{shown(path)}: {reason}")
+        self.path = str(path)
+        self.reason = reason
+
+
 class Cancelled(Exception):
     """Raised out of :meth:`Probe.check` when the run is to end now."""
 
@@ -118,6 +128,11 @@ class Pipeline(Protocol):
 
     def close(self) -> None:
         """Frees the model."""
+
+
+def shown(path: object) -> str:
+    """A file's name, fit for a message: a name may hold anything."""
+    return "".join(letter if letter.isprintable() else "?" for letter in str(path))
 
 
 def first_line(error: BaseException) -> str:

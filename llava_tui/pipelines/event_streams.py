@@ -18,8 +18,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from llava_tui.pipelines.base import PipelineError, first_line
-from llava_tui.pipelines.frames import resolve_input, shown
+from llava_tui.pipelines.base import BrokenInput, PipelineError, first_line, shown
+from llava_tui.pipelines.frames import resolve_input
 from llava_tui.plan import DEMO
 from llava_tui.units import counted
 
@@ -64,36 +64,34 @@ def read(path: str | Path) -> EventStream:
 
     A ``.npy`` holds a pickled dictionary of x, y, t and p, a table with these fields, or N × 4 numbers in that order; a
     ``.npz`` and an ``.h5`` (at its root, or in the group ``events``) these four arrays; a ``.csv`` names its columns in
-    its first line. Raises :class:`PipelineError` for what is no such stream, or lasts 100 ms and more.
+    its first line. Raises :class:`BrokenInput` for what is no such stream, or lasts 100 ms and more.
     """
     if path == DEMO:
         return demo_stream()
     source = resolve_input(path, _KINDS)
     reader = _READERS.get(source.suffix.lower())
     if reader is None:
-        raise PipelineError(f"{shown(path)}: no event stream; give {_KINDS}")
+        raise BrokenInput(path, f"no event stream; give {_KINDS}")
     try:
-        columns = {name: np.asarray(column) for name, column in reader(source).items()}
+        return _checked(shown(path), {name: np.asarray(column) for name, column in reader(source).items()})
     except PipelineError as error:
-        raise PipelineError(f"{shown(path)}: {error}") from None
+        raise BrokenInput(path, f"{error}") from None
     except Exception as error:  # noqa: BLE001 - foreign bytes make the readers raise what they like
         why = shown(first_line(error))[:120]
-        raise PipelineError(
-            f"{shown(path)}: not an event stream that can be read ({why}); copy or export it again"
-        ) from None
-    return _checked(shown(path), columns)
+        raise BrokenInput(path, f"not an event stream that can be read ({why}); copy or export it again") from None
 
 
 def slices(stream: EventStream, count: int) -> list[slice]:
     """``count`` slices of equally many events, the last with what remains, as EventGPT's own program cuts them.
 
-    Raises :class:`PipelineError` where there are fewer events than slices.
+    Raises :class:`BrokenInput` where there are fewer events than slices.
     """
     each = len(stream) // count
     if not each:
-        raise PipelineError(
-            f"{stream.name}: {counted(len(stream), 'event')} cannot be cut into {counted(count, 'slice')}; "
-            "give a longer stream or fewer --frames"
+        raise BrokenInput(
+            stream.name,
+            f"{counted(len(stream), 'event')} cannot be cut into {counted(count, 'slice')}; "
+            "give a longer stream or fewer --frames",
         )
     return [slice(i * each, (i + 1) * each if i < count - 1 else len(stream)) for i in range(count)]
 
@@ -114,7 +112,7 @@ def render(x: Ints, y: Ints, p: Ints) -> Picture:
 
 
 def pictures(stream: EventStream, count: int, check: Callable[[], None] = lambda: None) -> list[Picture]:
-    """The stream's ``count`` slices rendered. ``check`` is called before each. Raises :class:`PipelineError`."""
+    """The stream's ``count`` slices rendered. ``check`` is called before each. Raises :class:`BrokenInput`."""
     rendered = []
     for part in slices(stream, count):
         check()
@@ -142,38 +140,38 @@ def demo_stream(events: int = 60_000, size: tuple[int, int] = (240, 180), seed: 
 def _checked(name: str, columns: Mapping[str, npt.NDArray[Any]]) -> EventStream:
     missing = [field for field in _FIELDS if field not in columns]
     if missing:
-        raise PipelineError(f"{name}: no event stream: has no {', '.join(missing)}; needs {', '.join(_FIELDS)}")
+        raise PipelineError(f"no event stream: has no {', '.join(missing)}; needs {', '.join(_FIELDS)}")
     lengths = {columns[field].shape for field in _FIELDS}
     if len(lengths) != 1 or len(next(iter(lengths))) != 1:
-        raise PipelineError(f"{name}: x, y, t and p are not columns of one length; export it again")
-    whole = {field: _whole(name, field, columns[field]) for field in _FIELDS}
+        raise PipelineError("x, y, t and p are not columns of one length; export it again")
+    whole = {field: _whole(field, columns[field]) for field in _FIELDS}
     if not whole["t"].size:
-        raise PipelineError(f"{name}: holds no event; record it again")
+        raise PipelineError("holds no event; record it again")
     for field in ("x", "y"):
         least, most = int(whole[field].min()), int(whole[field].max())
         if least < 0 or most >= LARGEST:
             odd = least if least < 0 else most
-            raise PipelineError(f"{name}: {field} = {odd} is no pixel (0…{LARGEST - 1}); is the file damaged?")
+            raise PipelineError(f"{field} = {odd} is no pixel (0…{LARGEST - 1}); is the file damaged?")
     if not np.isin(whole["p"], (0, 1)).all():
-        raise PipelineError(f"{name}: p is to be 0 or 1; write 0 for events that became darker")
+        raise PipelineError("p is to be 0 or 1; write 0 for events that became darker")
     stream = EventStream(name, **whole)
     if stream.duration_us >= LIMIT_US:
         raise PipelineError(
-            f"{name}: lasts {stream.duration_us / 1000:,.1f} ms, and EventGPT takes streams shorter than "
+            f"lasts {stream.duration_us / 1000:,.1f} ms, and EventGPT takes streams shorter than "
             f"{LIMIT_US // 1000} ms (t in microseconds): cut it"
         )
     return stream
 
 
-def _whole(name: str, field: str, column: npt.NDArray[Any]) -> Ints:
+def _whole(field: str, column: npt.NDArray[Any]) -> Ints:
     """As int64: as the uint16 that it may come in, a time would wrap after 65.5 ms."""
     if column.dtype.kind not in "biuf":
-        raise PipelineError(f"{name}: {field} holds no numbers; export it again")
+        raise PipelineError(f"{field} holds no numbers; export it again")
     with np.errstate(invalid="ignore"):
         whole = column.astype(np.int64)
     if column.dtype.kind in "fu" and not np.array_equal(whole.astype(column.dtype), column):
         unit = " (t is in microseconds)" if field == "t" else ""
-        raise PipelineError(f"{name}: {field} holds what is no whole number{unit}; export it again")
+        raise PipelineError(f"{field} holds what is no whole number{unit}; export it again")
     return whole
 
 

@@ -22,7 +22,7 @@ import numpy as np
 from av.stream import Disposition
 from PIL import Image, ImageOps
 
-from llava_tui.pipelines.base import PipelineError
+from llava_tui.pipelines.base import BrokenInput, shown
 from llava_tui.plan import DEMO
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
@@ -66,7 +66,7 @@ class Frames:
 def probe_input(path: str) -> InputFacts:
     """What the input at ``path`` is; decodes one frame to be sure that it can be decoded.
 
-    Raises :class:`PipelineError` naming the input and the mend.
+    Raises :class:`BrokenInput` naming the input and the mend.
     """
     source = resolve_input(path)
     name = shown(source.name or str(source))
@@ -100,7 +100,7 @@ def sample_frames(path: str | Path, count: int, check: Callable[[], None] = lamb
     """``count`` frames of the input at ``path``, spread evenly from its first frame to its last.
 
     An input with fewer frames than asked for has some of them more than once. ``check`` is called between frames.
-    Raises :class:`PipelineError` if nothing can be decoded.
+    Raises :class:`BrokenInput` if nothing can be decoded.
     """
     source = resolve_input(path)
     if source.is_dir():
@@ -124,7 +124,7 @@ def resolve_input(path: str | Path, kinds: str = _KINDS) -> Path:
     """The file or folder that ``path`` means; ``demo`` is the clip synthesised on this machine. ``kinds`` says what an
     input may be.
 
-    Raises :class:`PipelineError` where there is none that can be read.
+    Raises :class:`BrokenInput` where there is none that can be read.
     """
     if path == DEMO:
         from llava_tui.pipelines.checkpoints import demo_video
@@ -135,21 +135,16 @@ def resolve_input(path: str | Path, kinds: str = _KINDS) -> Path:
         mode = source.stat().st_mode
         readable = os.access(source, os.R_OK)
     except FileNotFoundError:
-        raise PipelineError(f"{shown(path)}: no such file or folder; an input is {kinds}, or '{DEMO}'") from None
+        raise BrokenInput(path, f"no such file or folder; an input is {kinds}, or '{DEMO}'") from None
     except (OSError, ValueError) as error:
-        raise PipelineError(f"{shown(path)}: cannot be opened ({_why(error)}); check the path") from None
+        raise BrokenInput(path, f"cannot be opened ({_why(error)}); check the path") from None
     if not readable:
-        raise PipelineError(f"{shown(path)}: permission denied; give this user the right to read it")
+        raise BrokenInput(path, "permission denied; give this user the right to read it")
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-        raise PipelineError(f"{shown(path)}: neither a file nor a folder; write the video to a file first")
+        raise BrokenInput(path, "neither a file nor a folder; write the video to a file first")
     if stat.S_ISREG(mode) and not source.stat().st_size:
-        raise PipelineError(f"{shown(path)}: the file is empty; copy or record it again")
+        raise BrokenInput(path, "the file is empty; copy or record it again")
     return source.absolute()
-
-
-def shown(path: object) -> str:
-    """A file's name, fit for a message: a name may hold anything."""
-    return "".join(letter if letter.isprintable() else "?" for letter in str(path))
 
 
 # --- images --------------------------------------------------------------------------------------------------------
@@ -169,16 +164,14 @@ def _images_of(folder: Path) -> list[Path]:
     try:
         entries = list(folder.iterdir())
     except OSError as error:
-        raise PipelineError(f"{shown(folder)}: cannot be listed ({_why(error)})") from None
+        raise BrokenInput(folder, f"cannot be listed ({_why(error)})") from None
     files = [
         entry
         for entry in entries
         if entry.suffix.lower() in IMAGE_SUFFIXES and not entry.name.startswith(".") and entry.is_file()
     ]
     if not files:
-        raise PipelineError(
-            f"{shown(folder)}: no image in this folder; it needs .png, .jpg, .webp, .bmp or .tiff files"
-        )
+        raise BrokenInput(folder, "no image in this folder; it needs .png, .jpg, .webp, .bmp or .tiff files")
     return sorted(
         files, key=lambda file: [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", file.name)]
     )
@@ -189,8 +182,8 @@ def _read_image(file: Path) -> np.ndarray:
         with Image.open(file) as image:
             return np.array(ImageOps.exif_transpose(image).convert("RGB"))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise PipelineError(
-            f"{shown(file)}: not an image that can be read ({_why(error)}); save it again as PNG or JPEG"
+        raise BrokenInput(
+            file, f"not an image that can be read ({_why(error)}); save it again as PNG or JPEG"
         ) from None
 
 
@@ -212,20 +205,19 @@ def _open_video(source: Path) -> tuple[Any, Any]:
         # A playlist in the guise of a video must not make FFmpeg fetch anything.
         container = av.open(str(source), options={"protocol_whitelist": "file"})
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise PipelineError(
-            f"{shown(source)}: not a video that can be read ({_why(error)}); "
-            "give an mp4, mkv, webm or avi, an image, or a folder of images"
+        raise BrokenInput(
+            source,
+            f"not a video that can be read ({_why(error)}); "
+            "give an mp4, mkv, webm or avi, an image, or a folder of images",
         ) from None
     pictures = [stream for stream in container.streams.video if not _is_cover(stream)]
     if not pictures:
         container.close()
-        raise PipelineError(f"{shown(source)}: has no video stream (audio only?); give a file with pictures in it")
+        raise BrokenInput(source, "has no video stream (audio only?); give a file with pictures in it")
     stream = pictures[0]
     if stream.codec_context is None:
         container.close()
-        raise PipelineError(
-            f"{shown(source)}: its video codec is not known to this FFmpeg; re-encode it, as H.264 for one"
-        )
+        raise BrokenInput(source, "its video codec is not known to this FFmpeg; re-encode it, as H.264 for one")
     stream.thread_type = "AUTO"
     return container, stream
 
@@ -344,10 +336,8 @@ def _sample_linearly(source: Path, total: int, wanted: list[int], check: Callabl
 _END = object()
 
 
-def _undecodable(source: Path) -> PipelineError:
-    return PipelineError(
-        f"{shown(source)}: no frame of it can be decoded (cut short, damaged or encrypted); copy or re-encode it"
-    )
+def _undecodable(source: Path) -> BrokenInput:
+    return BrokenInput(source, "no frame of it can be decoded (cut short, damaged or encrypted); copy or re-encode it")
 
 
 def _why(error: BaseException) -> str:

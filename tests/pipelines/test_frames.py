@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from llava_tui.pipelines import checkpoints
-from llava_tui.pipelines.base import Cancelled, PipelineError
+from llava_tui.pipelines import checkpoints, event_streams
+from llava_tui.pipelines.base import BrokenInput, Cancelled, PipelineError
 from llava_tui.pipelines.checkpoints import frame_number, synthesise_video
 from llava_tui.pipelines.frames import probe_input, sample_frames, uniform_indices
 
@@ -284,3 +284,13 @@ def test_a_hostile_name_is_harmless_in_a_message(tmp_path: Path) -> None:
         probe_input(str(tmp_path / "\x1b]0;owned\x07\x1b[31m.mp4"))
     assert "\x1b" not in str(caught.value)
     assert "\x07" not in str(caught.value)
+
+
+def test_a_broken_input_says_which_one_it_is(tmp_path: Path) -> None:
+    (tmp_path / "text.mp4").write_text("no video")
+    with pytest.raises(BrokenInput) as caught:
+        sample_frames(tmp_path / "text.mp4", 2)
+    assert caught.value.path == str(tmp_path / "text.mp4")
+    assert str(caught.value) == f"{caught.value.path}: {caught.value.reason}"
+    with pytest.raises(BrokenInput):
+        event_streams.read(tmp_path / "text.mp4")
