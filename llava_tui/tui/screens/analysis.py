@@ -9,14 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from textual.app import ComposeResult
 from textual.binding import BindingType
 
 from llava_tui.tui import actions
-from llava_tui.tui.screens.base import ActionScreen
+from llava_tui.tui.screens.paging import ToldScreen
 from llava_tui.tui.widgets.canvas import LineCanvas
-from llava_tui.tui.widgets.cells import Line, clip, fit, join, wrap
-from llava_tui.tui.widgets.page import Page
+from llava_tui.tui.widgets.cells import Line, clip, join
 from llava_tui.tui.widgets.signs import GRADE_STYLES, MARKS
 
 if TYPE_CHECKING:
@@ -114,7 +112,7 @@ def missing(view: View, case: str, status: str) -> str:
 _ENDED = {"failed": "failed", "stopped": "was stopped", "interrupted": "was interrupted", "finished": "ended"}
 
 
-class AnalysisScreen(ActionScreen):
+class AnalysisScreen(ToldScreen):
     """Reads aside, then shows one case at a time; a live session is read again now and then."""
 
     NAME = "analysis"
@@ -133,12 +131,6 @@ class AnalysisScreen(ActionScreen):
         self.problem = ""
         self._notice = ""
         self._due = 0.0
-
-    def compose(self) -> ComposeResult:
-        """The heading, the page and the footer."""
-        yield LineCanvas(id="heading")
-        yield Page(id="page")
-        yield LineCanvas(id="footer")
 
     def on_mount(self) -> None:
         """Says what is being done, and does it aside."""
@@ -207,15 +199,13 @@ class AnalysisScreen(ActionScreen):
         if not width:
             return
         self.query_one("#heading", LineCanvas).show([self._heading(width)])
-        page = self.query_one(Page)
         told = self.found.told.get(self.case) if self.found is not None else None
         if told is not None:
             from llava_tui.tui.widgets.analysis_page import draw_analysis
 
-            page.set_lines(draw_analysis(told, width))
+            self.scrolled.set_lines(draw_analysis(told, width))
         else:
-            text, style = (self.problem, "bad") if self.problem else (self.busy, "dim")
-            page.set_lines([fit([(" " + line, style)], width) for line in wrap(text, max(width - 2, 1))])
+            self.show_words(self.problem or self.busy, "bad" if self.problem else "dim", width)
         self.draw_footer()
 
     def _heading(self, width: int) -> Line:
@@ -241,10 +231,6 @@ class AnalysisScreen(ActionScreen):
         parts.append([(self.path.name, "dim")])
         return join(parts, 2, width)
 
-    def on_resize(self) -> None:
-        """Another width, other bars."""
-        self.call_after_refresh(self.redraw)
-
     # --- actions ----------------------------------------------------------------------------------------------------
 
     def do_case(self) -> None:
@@ -255,7 +241,7 @@ class AnalysisScreen(ActionScreen):
         at = found.cases.index(self.case) if self.case in found.cases else -1
         self.case = found.cases[(at + 1) % len(found.cases)]
         self._notice = ""
-        self.query_one(Page).to_end(last=False)
+        self.scrolled.to_end(last=False)
         if self.case in found.told:
             self.redraw()
         else:
@@ -296,21 +282,3 @@ class AnalysisScreen(ActionScreen):
     def _say(self, notice: str) -> None:
         self._notice = notice
         self.redraw()
-
-    def do_up(self) -> None:
-        self.query_one(Page).move(-1)
-
-    def do_down(self) -> None:
-        self.query_one(Page).move(1)
-
-    def do_page_up(self) -> None:
-        self.query_one(Page).page(-1)
-
-    def do_page_down(self) -> None:
-        self.query_one(Page).page(1)
-
-    def do_top(self) -> None:
-        self.query_one(Page).to_end(last=False)
-
-    def do_bottom(self) -> None:
-        self.query_one(Page).to_end(last=True)

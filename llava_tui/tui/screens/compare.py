@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from textual.app import App, ComposeResult
+from textual.app import App
 from textual.binding import BindingType
 
 from llava_tui.tui import actions
-from llava_tui.tui.screens.base import ActionScreen
+from llava_tui.tui.screens.paging import ToldScreen
 from llava_tui.tui.widgets.canvas import LineCanvas
-from llava_tui.tui.widgets.cells import Line, fit, wrap
-from llava_tui.tui.widgets.page import Page
+from llava_tui.tui.widgets.cells import Line, fit
 
 if TYPE_CHECKING:
     from llava_tui.analysis.comparison import Comparison
@@ -55,7 +54,7 @@ def read(folder: Path, references: list[str]) -> Compared:
     return Compared(references, [side.label for side in sides], made, found, differences_of_plans(sides))
 
 
-class CompareScreen(ActionScreen):
+class CompareScreen(ToldScreen):
     """Reads aside, then shows one case's comparison on a page that scrolls."""
 
     NAME = "compare"
@@ -72,12 +71,6 @@ class CompareScreen(ActionScreen):
         self._row = "wall"
         self._notice = ""
         self._asked = 0
-
-    def compose(self) -> ComposeResult:
-        """The heading, the page and the footer."""
-        yield LineCanvas(id="heading")
-        yield Page(id="page")
-        yield LineCanvas(id="footer")
 
     def on_mount(self) -> None:
         """Says what is being done, and does it aside."""
@@ -109,7 +102,7 @@ class CompareScreen(ActionScreen):
             return
         if isinstance(found, str):
             self._notice = found
-            self.query_one(Page).set_lines([])
+            self.scrolled.set_lines([])
         else:
             self.compared = found
             self.references = found.references
@@ -125,17 +118,15 @@ class CompareScreen(ActionScreen):
         if not width:
             return
         self.query_one("#heading", LineCanvas).show([self._heading(width)])
-        page = self.query_one(Page)
         if self.compared is None:
             text = self._notice or "reading " + ", ".join(Path(one).name for one in self.references) + " …"
-            style = "bad" if self._notice else "dim"
-            page.set_lines([fit([(" " + line, style)], width) for line in wrap(text, max(width - 2, 1))])
+            self.show_words(text, "bad" if self._notice else "dim", width)
         else:
             from llava_tui.tui.widgets.compare_page import draw_compare
 
             group = self.compared.groups[self._group]
             labels = self.compared.labels
-            page.set_lines(draw_compare(group, self._row, self.compared.differences, labels, width))
+            self.scrolled.set_lines(draw_compare(group, self._row, self.compared.differences, labels, width))
         self.draw_footer()
 
     def _heading(self, width: int) -> Line:
@@ -147,10 +138,6 @@ class CompareScreen(ActionScreen):
             if self._notice:
                 line.append(("  " + self._notice, "accent"))
         return fit(line, width)
-
-    def on_resize(self) -> None:
-        """Another width, other columns."""
-        self.call_after_refresh(self.redraw)
 
     # --- actions ----------------------------------------------------------------------------------------------------
 
@@ -191,21 +178,3 @@ class CompareScreen(ActionScreen):
         self.app.copy_to_clipboard(as_markdown(self.compared.comparisons))
         self._notice = "copied as Markdown"
         self.redraw()
-
-    def do_up(self) -> None:
-        self.query_one(Page).move(-1)
-
-    def do_down(self) -> None:
-        self.query_one(Page).move(1)
-
-    def do_page_up(self) -> None:
-        self.query_one(Page).page(-1)
-
-    def do_page_down(self) -> None:
-        self.query_one(Page).page(1)
-
-    def do_top(self) -> None:
-        self.query_one(Page).to_end(last=False)
-
-    def do_bottom(self) -> None:
-        self.query_one(Page).to_end(last=True)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llava_tui.tui.screens.base import ActionScreen
+from llava_tui.tui.screens.paging import PagedScreen
 from llava_tui.tui.widgets.cells import clip
 from llava_tui.tui.widgets.session_table import name_of
 
@@ -19,7 +19,7 @@ EDITED = 2000
 """Characters of a note that can still be edited in one line."""
 
 
-class KeepingScreen(ActionScreen):
+class KeepingScreen(PagedScreen):
     """A screen on which sessions are chosen. What takes time is done aside, then said, and looked at."""
 
     folder: Path

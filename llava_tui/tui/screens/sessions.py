@@ -304,6 +304,11 @@ class SessionsScreen(KeepingScreen):
         heading = self.query_one("#heading", LineCanvas)
         heading.show([self._heading(heading.size.width)])
 
+    @property
+    def scrolled(self) -> Page:
+        """The list."""
+        return self.table
+
     # --- keys -------------------------------------------------------------------------------------------------------
 
     def offered(self) -> list[actions.Action]:
@@ -330,30 +335,6 @@ class SessionsScreen(KeepingScreen):
     @on(SessionTable.Opened)
     def _clicked_twice(self) -> None:
         self.do_open()
-
-    def do_up(self) -> None:
-        """A line up."""
-        self.table.move(-1)
-
-    def do_down(self) -> None:
-        """A line down."""
-        self.table.move(1)
-
-    def do_page_up(self) -> None:
-        """A page up."""
-        self.table.page(-1)
-
-    def do_page_down(self) -> None:
-        """A page down."""
-        self.table.page(1)
-
-    def do_top(self) -> None:
-        """To the first."""
-        self.table.to_end(False)
-
-    def do_bottom(self) -> None:
-        """To the last."""
-        self.table.to_end(True)
 
     def do_open(self) -> None:
         """The monitor on the session."""
