@@ -32,6 +32,9 @@ LIMIT_US = 100_000
 LARGEST = 4096
 """Pixels a side that an event may lie in: a damaged coordinate must not ask for gigabytes."""
 
+MOST = 1 << 27
+"""Events that a stream may have, more than any sensor sends in 100 ms: a small file must not unpack to fill memory."""
+
 _FIELDS = ("x", "y", "t", "p")
 _NOTHING = 2
 """Beside the polarities 0 and 1: a pixel without an event."""
@@ -63,7 +66,7 @@ def read(path: str | Path) -> EventStream:
     """The events of the file at ``path``; ``demo`` is a stream that is made on this machine.
 
     A ``.npy`` holds a pickled dictionary of x, y, t and p, a table with these fields, or N × 4 numbers in that order; a
-    ``.npz`` and an ``.h5`` (at its root, or in the group ``events``) these four arrays; a ``.csv`` names its columns in
+    ``.npz`` and an ``.h5`` (at its root, or as the group or the table ``events``) these four arrays; a ``.csv`` names its columns in
     its first line. Raises :class:`BrokenInput` for what is no such stream, or lasts 100 ms and more.
     """
     if path == DEMO:
@@ -144,6 +147,7 @@ def _checked(name: str, columns: Mapping[str, npt.NDArray[Any]]) -> EventStream:
     lengths = {columns[field].shape for field in _FIELDS}
     if len(lengths) != 1 or len(next(iter(lengths))) != 1:
         raise PipelineError("x, y, t and p are not columns of one length; export it again")
+    _check_size(columns["t"].size)
     whole = {field: _whole(field, columns[field]) for field in _FIELDS}
     if not whole["t"].size:
         raise PipelineError("holds no event; record it again")
@@ -161,6 +165,11 @@ def _checked(name: str, columns: Mapping[str, npt.NDArray[Any]]) -> EventStream:
             f"{LIMIT_US // 1000} ms (t in microseconds): cut it"
         )
     return stream
+
+
+def _check_size(events: int) -> None:
+    if events > MOST:
+        raise PipelineError(f"{events:,} events are more than a sensor sends in {LIMIT_US // 1000} ms; cut it")
 
 
 def _whole(field: str, column: npt.NDArray[Any]) -> Ints:
@@ -226,6 +235,8 @@ def _pickled(file: BinaryIO) -> Mapping[str, Any]:
 
 def _npz(source: Path) -> Mapping[str, Any]:
     with np.load(source, allow_pickle=False) as archive:
+        for member in archive.zip.infolist():
+            _check_size(member.file_size // np.dtype(np.int64).itemsize)
         return {name: archive[name] for name in _FIELDS if name in archive}
 
 
@@ -235,8 +246,25 @@ def _h5(source: Path) -> Mapping[str, Any]:
     import h5py
 
     with h5py.File(source, "r") as file:
-        held = file.get("events", file)
-        return {name: held[name][:] for name in _FIELDS if name in held}
+        held = _of_this_file(file, "events") if "events" in file else file
+        if isinstance(held, h5py.Dataset):
+            _check_size(held.size)
+            return {name: held[name] for name in _FIELDS if name in (held.dtype.names or ())}
+        columns = {name: _of_this_file(held, name) for name in _FIELDS if name in held}
+        for column in columns.values():
+            if not isinstance(column, h5py.Dataset) or column.is_virtual or column.external:
+                raise PipelineError("no event stream: x, y, t and p are to be data sets of this file itself")
+            _check_size(column.size)
+        return {name: column[()] for name, column in columns.items()}
+
+
+def _of_this_file(group: Any, name: str) -> Any:
+    """A link may lead to any file that this user can read, and a data file is not to choose what is read."""
+    import h5py
+
+    if group.get(name, getclass=True, getlink=True) is not h5py.HardLink:
+        raise PipelineError(f"no event stream: {name} is a link to elsewhere; export it with its data")
+    return group[name]
 
 
 def _csv(source: Path) -> Mapping[str, Any]:

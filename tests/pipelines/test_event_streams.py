@@ -7,6 +7,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -48,7 +49,6 @@ def write(folder: Path, kind: str, held: dict[str, np.ndarray]) -> Path:
         rows = zip(*(held[name] for name in "txyp"), strict=True)
         path.write_text("t, x, y, p\n" + "".join(f"{t},{x},{y},{p}\n" for t, x, y, p in rows))
     else:
-        h5py = pytest.importorskip("h5py", reason="h5py is not installed: .h5 is not tried")
         with h5py.File(path, "w") as file:
             for name, column in held.items():
                 file["events/" + name] = column
@@ -212,12 +212,60 @@ def test_an_archive_with_a_pickle_in_it_is_refused(tmp_path: Path) -> None:
     assert not victim.exists()
 
 
+def test_a_table_in_an_h5_is_read(tmp_path: Path) -> None:
+    held = columns()
+    table = np.zeros(len(held["x"]), [(name, held[name].dtype) for name in "txyp"])
+    for name, column in held.items():
+        table[name] = column
+    with h5py.File(tmp_path / "table.h5", "w") as file:
+        file["events"] = table
+    assert read(tmp_path / "table.h5").x.tolist() == held["x"].tolist()
+
+
+@pytest.mark.parametrize("kind", ["link", "soft link", "group", "virtual", "external"])
+def test_an_h5_reads_no_file_but_itself(kind: str, tmp_path: Path) -> None:
+    """HDF5 has five ways to have another file's bytes for its own."""
+    write(tmp_path, "h5", columns()).rename(tmp_path / "secret.h5")
+    (tmp_path / "secret.bin").write_bytes(bytes(4000))
+    with h5py.File(tmp_path / "evil.h5", "w") as file:
+        if kind == "group":
+            file["events"] = h5py.ExternalLink("secret.h5", "/events")
+        elif kind == "soft link":
+            file["elsewhere"] = h5py.ExternalLink("secret.h5", "/events")
+            file["events"] = h5py.SoftLink("/elsewhere")
+        else:
+            for name, column in columns().items():
+                file[name] = column
+            del file["x"]
+            if kind == "link":
+                file["x"] = h5py.ExternalLink("secret.h5", "/events/x")
+            elif kind == "virtual":
+                layout = h5py.VirtualLayout((500,), "u2")
+                layout[:] = h5py.VirtualSource("secret.h5", "events/x", (500,))
+                file.create_virtual_dataset("x", layout)
+            else:
+                file.create_dataset("x", (500,), "u2", external=[("secret.bin", 0, 4000)])
+    assert "no event stream" in refused(tmp_path / "evil.h5")
+
+
+def test_a_small_file_does_not_unpack_to_fill_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with h5py.File(tmp_path / "bomb.h5", "w") as file:
+        for name in "xytp":
+            file.create_dataset(name, (1 << 40,), "u8", chunks=(1 << 20,))
+    assert "more than a sensor sends" in refused(tmp_path / "bomb.h5")
+    monkeypatch.setattr(event_streams, "MOST", 1 << 16)
+    np.savez_compressed(tmp_path / "bomb.npz", **dict.fromkeys("xytp", np.zeros(1 << 17, np.int64)))
+    assert "more than a sensor sends" in refused(tmp_path / "bomb.npz")
+
+
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_damage_anywhere_is_one_line_or_does_no_harm(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    path = write(tmp_path_factory.mktemp("damaged"), data.draw(st.sampled_from(["npy", "npz", "csv"])), columns(50))
+    path = write(
+        tmp_path_factory.mktemp("damaged"), data.draw(st.sampled_from(["npy", "npz", "csv", "h5"])), columns(50)
+    )
     damaged = bytearray(path.read_bytes())
     for _ in range(data.draw(st.integers(0, 3))):
         damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
