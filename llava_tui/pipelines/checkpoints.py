@@ -28,15 +28,23 @@ _MODEL_NAME = "demo-llava-v1"
 _VIDEO_NAME = "demo-clip-v1.mp4"
 """Raise the number whenever what is built changes: an old cache must not pass for the new."""
 
-CHAT_TEMPLATE = (
-    "{% for message in messages %}{% if message['role'] == 'user' %}USER: {% else %}ASSISTANT: {% endif %}"
-    "{% for content in message['content'] %}{% if content['type'] == 'image' %}<image>\n"
-    "{% else %}{{ content['text'] }}{% endif %}{% endfor %} {% endfor %}"
-    "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
-)
-"""LLaVA-1.5's own form, one ``<image>`` a frame."""
+
+def chat_template(image: str = "<image>", video: str = "") -> str:
+    """LLaVA-1.5's own form; ``image`` and ``video`` stand for a picture and a video in it ("" where there are none)."""
+    videos = f"{{% elif content['type'] == 'video' %}}{video}\n" if video else ""
+    return (
+        "{% for message in messages %}{% if message['role'] == 'user' %}USER: {% else %}ASSISTANT: {% endif %}"
+        "{% for content in message['content'] %}{% if content['type'] == 'image' %}"
+        + image
+        + "\n"
+        + videos
+        + "{% else %}{{ content['text'] }}{% endif %}{% endfor %} {% endfor %}"
+        "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+    )
+
 
 _SPECIAL = {0: "<unk>", 1: "<s>", 2: "</s>", 3: "<pad>", 4: "<image>"}
+_NAMED = {"image_token": "<image>"}
 _WORDS = (  # noqa: SIM905  (a list of 55 literals reads worse)
     "a the one two three red green blue white dark bright small large round square circle box shape block line light "
     "shadow frame picture video scene left right up down slowly quickly moves turns grows shrinks passes crosses "
@@ -130,7 +138,7 @@ def build_tiny(folder: Path, seed: int = 0, shape: Shape = TINY) -> Path:
         patch_size=shape.patch,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
-        chat_template=CHAT_TEMPLATE,
+        chat_template=chat_template(),
     )
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
@@ -200,11 +208,12 @@ def _cached(name: str, build: Callable[[Path], Any]) -> Path:
     return target
 
 
-def byte_tokenizer(special: Mapping[int, str] = _SPECIAL, size: int = 0) -> Any:
+def byte_tokenizer(special: Mapping[int, str] = _SPECIAL, size: int = 0, named: Mapping[str, str] = _NAMED) -> Any:
     """Every byte a token, so any prompt can be written; and words at the end, which are only ever read.
 
     ``special`` has the id of each special token. ``size`` is that of the whole vocabulary, made full with invented
-    words; 0: as large as it has to be. Raises :class:`PipelineError` where ``size`` is less.
+    words; 0: as large as it has to be. ``named`` has the attributes under which a family's processor asks for its
+    special tokens, like ``image_token``. Raises :class:`PipelineError` where ``size`` is less.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
@@ -225,14 +234,13 @@ def byte_tokenizer(special: Mapping[int, str] = _SPECIAL, size: int = 0) -> Any:
     tokenizer.decoder = decoders.ByteLevel()
     begin = next(i for i, token in special.items() if token == "<s>")
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", begin)])
-    extra = {f"{kind}_token": f"<{kind}>" for kind in ("image", "video") if f"<{kind}>" in special.values()}
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         unk_token="<unk>",
         bos_token="<s>",
         eos_token="</s>",
         pad_token="<pad>",
-        extra_special_tokens=extra,
+        extra_special_tokens=dict(named),
         padding_side="left",
         clean_up_tokenization_spaces=False,
     )

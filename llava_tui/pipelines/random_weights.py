@@ -90,7 +90,7 @@ def parsed(transformers: Any, config: dict[str, Any]) -> Any:
 
 
 def fill(torch: Any, model: Any, seed: int) -> None:
-    """Gives every parameter its value: norms 1, biases 0, all else normal random numbers, the same from one seed."""
+    """Gives every parameter its value: norms neutral, biases 0, else random numbers, the same from one seed."""
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.empty(BLOCK, dtype=torch.float32, device="cpu").normal_(generator=generator)
     scaled: dict[Any, Any] = {}
@@ -105,10 +105,11 @@ def fill(torch: Any, model: Any, seed: int) -> None:
                 seen.add(id(parameter))
                 if name.endswith("bias"):
                     parameter.zero_()
-                elif is_norm:
-                    parameter.fill_(1)
+                elif is_norm:  # Gemma's multiply by one more than their weight
+                    parameter.fill_(0 if "gemma" in type(module).__name__.lower() else 1)
                 else:
-                    deviation = 1.0 if "Embedding" in type(module).__name__ else _deviation(parameter)
+                    is_embedding = "Embedding" in type(module).__name__
+                    deviation = 1 / _scale(module) if is_embedding else _deviation(parameter)
                     key = (deviation, parameter.dtype, parameter.device)
                     if key not in scaled:
                         scaled[key] = (drawn * deviation).to(dtype=parameter.dtype, device=parameter.device)
@@ -119,6 +120,11 @@ def _deviation(parameter: Any) -> float:
     """Of a matrix or a convolution, by how many values make one of its outputs; 1 for a single vector."""
     fan_in = parameter[0].numel()
     return GAIN * fan_in**-0.5 if parameter.dim() > 1 else 1.0
+
+
+def _scale(module: Any) -> float:
+    """What an embedding's rows are multiplied by when they are looked up: Gemma's, by the root of their length."""
+    return float(getattr(module, "scalar_embed_scale", 1.0))
 
 
 def _tile(target: Any, block: Any, offset: int) -> None:

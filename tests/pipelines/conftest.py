@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -38,3 +38,18 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     torch.set_num_threads(1)  # matrices are tiny, and other tests run beside
     return build_tiny(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_family(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a tiny model of a family (see :data:`tiny_families.FAMILIES`), built when it is first asked for."""
+    import torch
+    from tiny_families import build
+
+    torch.set_num_threads(1)
+    root = tmp_path_factory.mktemp("families")
+
+    def folder(family: str) -> Path:
+        return root / family if (root / family).is_dir() else build(family, root / family)
+
+    return folder

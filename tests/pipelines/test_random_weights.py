@@ -171,8 +171,8 @@ def test_a_folders_own_tokenizer_is_used(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_a_family_without_a_processor_is_refused_before_it_is_built(tmp_path: Path) -> None:
-    model = folder_of(small("llava-1.5-7b") | {"model_type": "qwen2_vl"}, tmp_path / "other")
-    with pytest.raises(PlanError, match="no processor can be built for qwen2_vl models: put the processor's and the"):
+    model = folder_of(small("llava-1.5-7b") | {"model_type": "aya_vision"}, tmp_path / "other")
+    with pytest.raises(PlanError, match="no processor can be built for aya_vision models: put the processor's and the"):
         preflight.check(Plan(model=model, weights="random"))
 
 
