@@ -1,8 +1,10 @@
 """What a session's folder holds beside its streams of events: ``control.jsonl`` (what is asked of the worker),
-``session.json`` (the header) and ``notes.json`` (what people said of it)."""
+``items.jsonl`` (what a data set consists of), ``session.json`` (the header) and ``notes.json`` (what people said of
+it)."""
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import Any, Literal
 
 import msgspec
@@ -26,6 +28,38 @@ class Command(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
     """For skip and repeat; empty: the case that is running."""
     rounds: int = 0
     """For extend."""
+
+
+class Item(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """One line of ``items.jsonl``, and one input of many: what a sequence of a batch is about."""
+
+    path: str | tuple[str, ...]
+    """Of a video, an image, a folder of frames or an event stream; several are images of one prompt."""
+    prompt: str = ""
+    """Empty: the plan's."""
+    id: str = ""
+    """Its user's name for it."""
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """One, or those of several images."""
+        return (self.path,) if isinstance(self.path, str) else self.path
+
+    @property
+    def name(self) -> str:
+        """Short: its id, else the file's name, with how many more there are."""
+        first, *more = self.paths
+        return self.id or (PurePath(first).name or first) + (f" +{len(more)}" if more else "")
+
+
+class DatasetFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A data set, in short; its items are in ``items.jsonl``."""
+
+    path: str
+    """Of its file, or of the folders that it was read from."""
+    count: int
+    digest: str
+    """SHA-256 of ``items.jsonl``: two sessions with equal digests had the same items in the same order."""
 
 
 class HostFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -59,6 +93,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     versions: dict[str, str] = {}
     argv: list[str] = []
     pid: int = 0
+    dataset: DatasetFacts | None = None
 
 
 class Notes(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
