@@ -164,6 +164,10 @@ class RunEnd(Event, frozen=True, kw_only=True, omit_defaults=True, tag="end", gc
     reserved: list[int | None] = []
     rss: int | None = None
     """The worker's resident set at the run's end, bytes."""
+    rss_stages: list[int | None] = []
+    """On the CPU and while loading: the worker's resident set when each stage was left, bytes."""
+    rss_peaks: list[int | None] = []
+    """Its peak within each stage; empty where the kernel does not let it be told apart."""
     token_ids: list[list[int]] = []
     """New tokens, one list a sequence of the batch."""
     token_times: list[int] = []

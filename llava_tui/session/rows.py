@@ -28,7 +28,8 @@ COLUMNS: dict[str, str] = {
     "started": "t:i run:i kind:c case:c round:f seed:i item:c",
     "runs": "t:i run:i kind:c case:c round:f item:c outcome:c reason:o start:i wall:i rss:f frames:f prompt_tokens:f "
     "image_tokens:f new_tokens:i text:p token_ids:p facts:p",
-    "stages": "t:i run:i kind:c case:c round:f outcome:c stage:c start:i duration:f allocated:f reserved:f",
+    "stages": "t:i run:i kind:c case:c round:f outcome:c stage:c start:i duration:f allocated:f reserved:f "
+    "rss:f rss_peak:f",
     "tokens": "t:i run:i index:i at:i id:i kind:c case:c",
     "stage_hints": "t:i run:i stage:c",
     "text_hints": "t:i run:i tokens:i text:o",
@@ -126,6 +127,16 @@ def _safe_processes(processes: list[events.GpuProcess]) -> list[events.GpuProces
     return [msgspec.structs.replace(process, kind=safe_text(process.kind)) for process in processes]
 
 
+_BY_STAGE = (
+    ("duration", "durations"),
+    ("allocated", "allocated"),
+    ("reserved", "reserved"),
+    ("rss", "rss_stages"),
+    ("rss_peak", "rss_peaks"),
+)
+"""Columns of the stages table, and the lists of a run's end that they come from."""
+
+
 def _run_rows(end: dict[str, Sequence[Any]], begun: dict[str, Sequence[Any]], count: int) -> Iterator[Rows]:
     t, run, origin = (integers(end[field]) for field in ("t", "run", "start"))
     kinds = [own or first for own, first in zip(end["kind"], begun["kind"], strict=True)]
@@ -142,10 +153,7 @@ def _run_rows(end: dict[str, Sequence[Any]], begun: dict[str, Sequence[Any]], co
             "outcome": Repeated(end["outcome"], n),
             "stage": Joined(end["stages"]),
             "start": origin.repeat(n) + _offsets(end["starts"], lengths),
-            **{
-                column: _fitted(end[field], lengths)
-                for column, field in (("duration", "durations"), ("allocated", "allocated"), ("reserved", "reserved"))
-            },
+            **{column: _fitted(end[field], lengths) for column, field in _BY_STAGE},
         },
         sum(lengths),
     )

@@ -35,6 +35,7 @@ from llava_tui.worker.recorder import Recorder
 from llava_tui.worker.runs import DeviceLost, Runs
 from llava_tui.worker.schedule import Planned, Schedule
 from llava_tui.worker.sink import EventSink, StreamLost
+from llava_tui.worker.stage_memory import host_meter
 from llava_tui.worker.summary import Summary
 from llava_tui.worker.vitals import Vitals
 
@@ -216,7 +217,8 @@ class Course:
         """Run 0. Returns why it failed, or ""."""
         self._enter("loading")
         self._write(StageTree(t=self._now(), stages=[*LOAD_STAGES, *pipeline.stages]))
-        recorder = Recorder(LOAD_STAGES, self._journal.clock, lambda: None, self._write)
+        memory = None if self._plan.pipeline == "simulated" else host_meter()
+        recorder = Recorder(LOAD_STAGES, self._journal.clock, lambda: None, self._write, meter=memory)
         with self._last_word:
             self._write(RunStart(t=self._now(), run=0, kind="load"))
             self._loading = self._now()

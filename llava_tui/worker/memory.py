@@ -1,4 +1,4 @@
-"""The device allocator's peaks, and giving memory back after a run that had too little."""
+"""A run that had too little memory: how it is told, what was held then, and how memory is given back."""
 
 from __future__ import annotations
 
@@ -8,39 +8,6 @@ import sys
 from typing import Any
 
 log = logging.getLogger(__name__)
-
-Peaks = tuple[int, int]
-"""Most bytes allocated, most bytes reserved."""
-
-
-class AllocatorPeaks:
-    """Peaks of torch's caching allocator on one device, since they were last taken. Reading waits for nothing."""
-
-    def __init__(self, module: Any, device: str) -> None:
-        self._module = module
-        self._device = device
-
-    def take(self) -> Peaks:
-        """Reads the peaks and starts anew."""
-        stats = self._module.memory_stats_as_nested_dict(device=self._device)
-        self._module.reset_peak_memory_stats(self._device)
-        try:
-            return int(stats["allocated_bytes"]["all"]["peak"]), int(stats["reserved_bytes"]["all"]["peak"])
-        except KeyError:  # Before the first allocation the allocator has no figures.
-            return 0, 0
-
-
-def allocator_peaks(device: str) -> AllocatorPeaks | None:
-    """The allocator of a torch device; ``None`` where there is none to ask (CPU, simulated)."""
-    if device.split(":")[0] in ("cpu", "meta", "simulated"):
-        return None
-    import torch
-
-    module: Any = torch.get_device_module(device)
-    if not hasattr(module, "memory_stats_as_nested_dict") or not hasattr(module, "reset_peak_memory_stats"):
-        return None
-    return AllocatorPeaks(module, device)
-
 
 _SHORT_OF_MEMORY = ("can't allocate memory", "out of memory", "alloc_failed", "allocation_failed")
 

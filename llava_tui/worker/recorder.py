@@ -12,7 +12,7 @@ from typing import Any
 
 from llava_tui.events import Event, StageHint, StageInfo, TextHint
 from llava_tui.worker.clock import Clock, Mark
-from llava_tui.worker.memory import AllocatorPeaks
+from llava_tui.worker.stage_memory import Meter, StageMemory
 
 HINT_EVERY_NS = 100_000_000
 """Text and repeated stages are hinted at most this often."""
@@ -33,6 +33,14 @@ class Spans:
     token_times: list[int]
     allocated: list[int | None] = field(default_factory=list)
     reserved: list[int | None] = field(default_factory=list)
+    rss_peaks: list[int | None] = field(default_factory=list)
+    rss_stages: list[int | None] = field(default_factory=list)
+    last: str = ""
+    """The stage that began last, in which a run that failed did so."""
+
+    def fields(self) -> dict[str, Any]:
+        """Those of :class:`~llava_tui.events.RunEnd`."""
+        return {name: getattr(self, name) for name in self.__slots__ if name != "last"}
 
 
 class SilentProbe:
@@ -83,19 +91,19 @@ class Recorder:
         check: Callable[[], None],
         write: Callable[[Event], None] | None = None,
         detokenize: Callable[[list[int]], str] | None = None,
-        peaks: AllocatorPeaks | None = None,
+        meter: Meter | None = None,
         capacity: int = 8192,
     ) -> None:
         self.check = check
         self._paths = [info.path for info in stages]
         self._index = {path: index for index, path in enumerate(self._paths)}
         self._on_device = [(_side(stages, info, 0), _side(stages, info, -1)) for info in stages]
-        self._parents = [_ancestors(self._index, path) for path in self._paths]
         self._clock = clock
         self._now = clock.now
         self._device_mark = clock.device_mark
         self._write = write
-        self._peaks = peaks
+        parents = [_ancestors(self._index, path) for path in self._paths]
+        self._memory = StageMemory(meter, parents) if meter is not None else None
         self._text = TextTail(detokenize)
         # What happened, in order: index of the stage that began, or its complement where it ended; and the mark.
         self._what = [0] * capacity
@@ -105,9 +113,6 @@ class Recorder:
         self._ids: list[Any] = []
         self._hinted = [NEVER] * len(stages)
         self._text_hinted = 0
-        self._owner = -1
-        self._peak_allocated: list[int | None] = [None] * len(stages)
-        self._peak_reserved: list[int | None] = [None] * len(stages)
         self._run = 0
         self._start = 0
 
@@ -119,11 +124,8 @@ class Recorder:
         self._ids.clear()
         self._text.clear()
         self._hinted = [NEVER] * len(self._paths)
-        self._owner = -1
-        if self._peaks is not None:
-            self._peak_allocated = [None] * len(self._paths)
-            self._peak_reserved = [None] * len(self._paths)
-            self._peaks.take()
+        if self._memory is not None:
+            self._memory.start()
         self._start = self._clock.start_run()
         self._text_hinted = self._start
 
@@ -137,8 +139,8 @@ class Recorder:
             if now - self._hinted[index] >= HINT_EVERY_NS:
                 self._hinted[index] = now
                 self._write(StageHint(t=now, run=self._run, stage=stage))
-        if self._peaks is not None and index != self._owner:
-            self._attribute_peaks(index)
+        if self._memory is not None:
+            self._memory.change(index)
         used = self._used
         if used == len(self._what):
             self._grow()
@@ -155,8 +157,8 @@ class Recorder:
         self._marks[used] = self._device_mark() if self._on_device[index][1] else self._now()
         self._what[used] = ~index
         self._used = used + 1
-        if self._peaks is not None and index != self._owner:
-            self._attribute_peaks(-1)
+        if self._memory is not None:
+            self._memory.leave(index)
 
     def token(self, ids: Any) -> None:
         """See :class:`~llava_tui.pipelines.base.Probe`. The ids stay on their device until they are hinted."""
@@ -171,19 +173,6 @@ class Recorder:
     def _hint_text(self, write: Callable[[Event], None]) -> None:
         text = self._text.add(self.first_sequence(self._text.seen))
         write(TextHint(t=self._now(), run=self._run, tokens=len(self._ids), text=text))
-
-    def _attribute_peaks(self, owner: int) -> None:
-        """What the allocator peaked at belongs to the stage that ran until now and to its parents. A stage that goes
-        on (decode, token after token) stays the owner between its calls, so that the allocator is asked only where
-        stages change."""
-        if self._peaks is None:
-            return
-        allocated, reserved = self._peaks.take()
-        if self._owner >= 0:
-            for index in (self._owner, *self._parents[self._owner]):
-                self._peak_allocated[index] = max(self._peak_allocated[index] or 0, allocated)
-                self._peak_reserved[index] = max(self._peak_reserved[index] or 0, reserved)
-        self._owner = owner
 
     def _grow(self) -> None:
         self._what += [0] * len(self._what)
@@ -203,8 +192,7 @@ class Recorder:
     def finish(self) -> Spans:
         """Waits for the device once and lays everything out; also after a run that was cut short."""
         end = self._clock.finish_run()
-        if self._peaks is not None:
-            self._attribute_peaks(-1)
+        memory = self._memory.end() if self._memory is not None else {}
         if self._write is not None and len(self._ids) > self._text.seen:
             self._hint_text(self._write)
         at, between = self._clock.at, self._clock.between
@@ -214,10 +202,12 @@ class Recorder:
         depth = [0] * count
         sums: list[int | None] = [None] * count
         unknown = [False] * count
+        last = ""
         for position in range(self._used):
             what, mark = self._what[position], self._marks[position]
             index = what if what >= 0 else ~what
             if what >= 0:
+                last = self._paths[index]
                 if depth[index] == 0:
                     began[index] = mark
                     if first[index] is None:
@@ -241,8 +231,8 @@ class Recorder:
             # A stage still open (the run was cut short) or with a call that could not be timed has no duration.
             durations=[None if unknown[i] or depth[i] else sums[i] for i in range(count)],
             token_times=[token - self._start for token in tokens if token is not None],
-            allocated=list(self._peak_allocated) if self._peaks is not None else [],
-            reserved=list(self._peak_reserved) if self._peaks is not None else [],
+            last=last,
+            **memory,
         )
 
 

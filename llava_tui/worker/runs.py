@@ -19,11 +19,12 @@ from llava_tui.worker.control import Control
 from llava_tui.worker.cooling import Cooling
 from llava_tui.worker.journal import Journal
 from llava_tui.worker.listener import hearing
-from llava_tui.worker.memory import allocator_peaks, release
+from llava_tui.worker.memory import release
 from llava_tui.worker.outcome import Untrusted, difference, failure
 from llava_tui.worker.recorder import BareProbe, Recorder, Spans
 from llava_tui.worker.schedule import Planned, Schedule, inputs_of, item_name, run_seed
 from llava_tui.worker.sink import StreamLost
+from llava_tui.worker.stage_memory import meter
 from llava_tui.worker.summary import Summary
 
 log = logging.getLogger(__name__)
@@ -74,9 +75,8 @@ class Runs:
         """The pipeline's model is on that torch device, and the journal's clock is the device's."""
         self._device = device
         write, clock = self._journal.write, self._journal.clock
-        self._recorder = Recorder(
-            pipeline.stages, clock, self._check, write, pipeline.detokenize, allocator_peaks(device)
-        )
+        memory = meter(device, pipeline)
+        self._recorder = Recorder(pipeline.stages, clock, self._check, write, pipeline.detokenize, memory)
 
     def self_test(self) -> SelfTest | None:
         """What the self-test's runs since the last call say; ``None`` where there were none."""
@@ -295,7 +295,7 @@ class Runs:
         result = result or RunResult([], [])
         fields: dict[str, Any] = {"start": self._run_start, "wall": now - self._run_start}
         if spans is not None:
-            fields = {name: getattr(spans, name) for name in Spans.__slots__}
+            fields = spans.fields()
         facts = result.facts
         if planned is not None and planned.kind == "self-test":
             facts = {**facts, "self_test": "bare" if planned.bare else "instrumented"}

@@ -188,46 +188,6 @@ def test_device_stages_are_timed_by_their_device_and_steps_by_their_ends():
     assert len(synchronised) == 2, "one before the run, one after it"
 
 
-class FakePeaks:
-    """An allocator whose figures are set by the test."""
-
-    def __init__(self):
-        self.now = self.peak = 0
-
-    def use(self, size):
-        self.now += size
-        self.peak = max(self.peak, self.now)
-
-    def take(self):
-        peak, self.peak = self.peak, self.now
-        return peak, peak + 1000
-
-
-def test_allocator_peaks_belong_to_the_stage_and_its_parents():
-    peaks = FakePeaks()
-    recorder = Recorder(TREE, SimulatedClock(0), lambda: None, peaks=peaks)
-    peaks.use(10)
-    recorder.start(1)
-    recorder.begin("a")
-    recorder.begin("a.x")
-    peaks.use(50)
-    peaks.use(-50)
-    recorder.end("a.x")
-    recorder.begin("a.y")
-    for _ in range(3):  # Again and again without another stage between: asked once.
-        recorder.end("a.y")
-        recorder.begin("a.y")
-        peaks.use(5)
-    recorder.end("a.y")
-    recorder.end("a")
-    recorder.begin("b")
-    recorder.end("b")
-    spans = recorder.finish()
-    allocated = dict(zip(spans.stages, spans.allocated, strict=True))
-    assert allocated == {"a": 60, "a.x": 60, "a.x.deep": None, "a.y": 25, "b": 25, "b.z": None}
-    assert spans.reserved[0] == 1060
-
-
 def test_a_call_costs_microseconds():
     """Far below what would disturb a token of a millisecond, also on a slow machine."""
     clock = HostClock()
