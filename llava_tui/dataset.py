@@ -11,7 +11,7 @@ import io
 import os
 import re
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import msgspec
@@ -19,9 +19,28 @@ import msgspec
 from llava_tui.plan import DEMO, Plan, PlanError
 from llava_tui.session_files import Item
 
-VIDEO_SUFFIXES = frozenset(".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .m2ts .mts .wmv .flv .3gp .ogv .gif".split())
-IMAGE_SUFFIXES = frozenset(".png .jpg .jpeg .jpe .bmp .webp .tif .tiff .ppm .pgm".split())
-EVENT_SUFFIXES = frozenset(".npy .npz .h5 .csv".split())
+VIDEO_SUFFIXES = frozenset(
+    [
+        ".mp4",
+        ".m4v",
+        ".mov",
+        ".mkv",
+        ".webm",
+        ".avi",
+        ".mpg",
+        ".mpeg",
+        ".ts",
+        ".m2ts",
+        ".mts",
+        ".wmv",
+        ".flv",
+        ".3gp",
+        ".ogv",
+        ".gif",
+    ]
+)
+IMAGE_SUFFIXES = frozenset([".png", ".jpg", ".jpeg", ".jpe", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"])
+EVENT_SUFFIXES = frozenset([".npy", ".npz", ".h5", ".csv"])
 _DELIMITERS = ",;\t"
 _FIELD_LIMIT = 1 << 20
 """Characters of a CSV field: a prompt may be long."""
@@ -92,7 +111,7 @@ def counted(name: str) -> list[int | str]:
 
 
 def _suffix(name: str) -> str:
-    return os.path.splitext(name)[1].lower()
+    return PurePath(name).suffix.lower()
 
 
 def _holds_images(folder: str) -> bool:
@@ -128,8 +147,7 @@ def read(file: Path) -> list[Item]:
     begins = text.lstrip()[:1]
     is_json = begins in ("{", "[") or file.suffix.lower() in (".jsonl", ".ndjson", ".json")
     records = _json_lines(file, text) if is_json else _csv_lines(file, text)
-    folder = str(file.parent)
-    items = [_item(file, line, record, folder) for line, record in records]
+    items = [_item(file, line, record) for line, record in records]
     if not items:
         raise DatasetError(f'dataset: {_shown(file)}: no item in it; write one a line, like {{"path": "clip.mp4"}}')
     return items
@@ -200,7 +218,7 @@ def _csv_lines(file: Path, text: str) -> Iterator[tuple[int, _Record]]:
         yield line, (path, prompt, id_)
 
 
-def _item(file: Path, line: int, record: _Record, folder: str) -> Item:
+def _item(file: Path, line: int, record: _Record) -> Item:
     path, prompt, id_ = record
     several = path if isinstance(path, list) else [path]
     if path is None or not several or not all(isinstance(each, str) and each.strip() for each in several):
@@ -209,14 +227,14 @@ def _item(file: Path, line: int, record: _Record, folder: str) -> Item:
         raise _wrong(file, line, "prompt is no text; leave it out for the plan's")
     if id_ is not None and (isinstance(id_, bool) or not isinstance(id_, (str, int))):
         raise _wrong(file, line, "id is neither a text nor a whole number; leave it out")
-    paths = tuple(_absolute(each, folder) for each in several)
+    paths = tuple(_absolute(each, file.parent) for each in several)
     return Item(paths[0] if len(paths) == 1 else paths, prompt or "", "" if id_ is None else str(id_))
 
 
-def _absolute(path: str, folder: str) -> str:
+def _absolute(path: str, folder: Path) -> str:
     if path == DEMO:
         return path
-    return os.path.normpath(os.path.join(folder, os.path.expanduser(path)))
+    return str(folder / (Path(path).expanduser() if path.startswith("~") else PurePath(path)))
 
 
 def _wrong(file: Path, line: int, what: str) -> DatasetError:
