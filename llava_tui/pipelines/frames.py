@@ -61,6 +61,8 @@ class Frames:
     """``seek``, ``linear`` or ``files``."""
     replaced: list[int] = field(default_factory=list)
     """Indices that could not be decoded and were given the nearest later (or last) frame instead."""
+    fps: float | None = None
+    """Frames a second on average; ``None`` where the input has no time."""
 
 
 def probe_input(path: str) -> InputFacts:
@@ -265,6 +267,10 @@ def _decode(container: Any, stream: Any) -> Iterator[Any]:
         return
 
 
+def _rate(stream: Any) -> float | None:
+    return float(stream.average_rate) if stream.average_rate else None
+
+
 def _rgb(frame: Any) -> np.ndarray:
     """(height, width, 3) uint8, upright."""
     array = frame.to_ndarray(format="rgb24")
@@ -306,7 +312,7 @@ def _sample_by_seeking(source: Path, index: _Index, wanted: list[int], check: Ca
             if frame.pts != target:
                 replaced.append(number)
             images[number] = _rgb(frame)
-    return Frames([images[number] for number in wanted], wanted, index.count, decoded, "seek", replaced)
+    return Frames([images[number] for number in wanted], wanted, index.count, decoded, "seek", replaced, _rate(stream))
 
 
 def _sample_linearly(source: Path, total: int, wanted: list[int], check: Callable[[], None]) -> Frames:
@@ -330,7 +336,8 @@ def _sample_linearly(source: Path, total: int, wanted: list[int], check: Callabl
             raise _undecodable(source)
         for number in missing:
             images[number] = _rgb(frame)
-    return Frames([images[number] for number in wanted], wanted, total, decoded, "linear", sorted(missing))
+    sampled = [images[number] for number in wanted]
+    return Frames(sampled, wanted, total, decoded, "linear", sorted(missing), _rate(stream))
 
 
 _END = object()
