@@ -13,7 +13,17 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from llava_tui.session.reader import EVENTS, HEADER, NOTES, TELEMETRY, SessionError, safe_text, stream_paths
+from llava_tui.events import Header
+from llava_tui.session.reader import (
+    EVENTS,
+    HEADER,
+    NOTES,
+    TELEMETRY,
+    SessionError,
+    read_header,
+    safe_text,
+    stream_paths,
+)
 
 _ALIVE = ".viewer"
 _STREAM = re.compile(rf"(?:{EVENTS}|{TELEMETRY})[A-Za-z0-9._+@-]{{0,100}}\.jsonl")
@@ -110,6 +120,15 @@ class Mirror:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def read_copied_header(path: Path, where: str) -> Header:
+    """The header of a copy. What is wrong with it is said of ``where`` it came from, which people know. Raises
+    :class:`SessionError`, where it is of a newer version too."""
+    try:
+        return read_header(path)
+    except SessionError as error:
+        raise type(error)(str(error).replace(safe_text(str(path)), where)) from None
 
 
 def sweep(folder: Path) -> None:

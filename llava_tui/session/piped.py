@@ -14,8 +14,8 @@ import msgspec
 
 from llava_tui import events
 from llava_tui.session import store
-from llava_tui.session.mirror import MOST_STREAMS, Mirror
-from llava_tui.session.reader import EVENTS, HEADER, LINE_LIMIT, NOTES, TELEMETRY, SessionError, read_header, safe_text
+from llava_tui.session.mirror import MOST_STREAMS, Mirror, read_copied_header
+from llava_tui.session.reader import EVENTS, HEADER, LINE_LIMIT, NOTES, TELEMETRY, SessionError
 
 _TELEMETRY = {member.__struct_config__.tag for member in get_args(events.TelemetryEvent)}
 _FINAL = ("finished", "stopped", "failed")
@@ -174,10 +174,7 @@ class PipedSource:
                 f"`cat {HEADER} events.jsonl telemetry.jsonl`"
             )
             raise SessionError(why)
-        try:
-            read_header(self.path)
-        except SessionError as error:
-            raise type(error)(str(error).replace(safe_text(str(self.path)), self.name)) from None
+        read_copied_header(self.path, self.name)
 
     @property
     def path(self) -> Path:

@@ -23,8 +23,8 @@ import msgspec
 from llava_tui import events
 from llava_tui.session import control, store
 from llava_tui.session.frames import Frame, FrameParser, LineError
-from llava_tui.session.mirror import Copy, Mirror
-from llava_tui.session.reader import HEADER, SessionError, read_header, safe_text
+from llava_tui.session.mirror import Copy, Mirror, read_copied_header
+from llava_tui.session.reader import HEADER, SessionError, safe_text
 from llava_tui.session.ssh import Address, Ssh
 
 PAUSE_S = 0.4
@@ -119,18 +119,11 @@ class RemoteSource:
                     progress(f"{source.received / 1e6:.1f} MB have come so far")
             if source._failure is not None:
                 raise source._failure
-            source._check()
+            read_copied_header(source.path, source._place)
         except BaseException:
             source.close()
             raise
         return source
-
-    def _check(self) -> None:
-        """Whether what came is a session that this version reads."""
-        try:
-            read_header(self.path)
-        except SessionError as error:
-            raise type(error)(str(error).replace(safe_text(str(self.path)), self._place)) from None
 
     # --- for whoever watches ----------------------------------------------------------------------------------------
 

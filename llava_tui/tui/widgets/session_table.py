@@ -11,6 +11,7 @@ from textual import events
 from textual.message import Message
 
 from llava_tui.tui.widgets.cells import TEXT, Line, Run, clip, fit, left, plain, right, width_of
+from llava_tui.tui.widgets.columns import Column, fitting
 from llava_tui.tui.widgets.page import Page
 from llava_tui.tui.widgets.signs import GRADE_STYLES, MARKS, VERDICTS
 from llava_tui.units import UNKNOWN, clock
@@ -32,8 +33,7 @@ UNREAD = "…"
 LONGEST = 200
 """Characters of foreign text that a cell can ever show."""
 
-# Shown in this order; kept by rank on a narrow screen. Name, heading, cells with the gap before, rank.
-_COLUMNS = (
+_COLUMNS: tuple[Column, ...] = (  # in the order that they are shown
     ("model", "model", 17, 3),
     ("cases", "cases", 6, 4),
     ("verdict", "verdict", 10, 2),
@@ -63,13 +63,8 @@ def layout(width: int) -> dict[str, int]:
     """Cells of each column, gap included, ``name`` among them; what does not fit is left out."""
     room = max(width - _GUTTER, 0)
     name = min(_LEAST_NAME, room)
-    room -= name
-    kept: dict[str, int] = {}
-    for column, _, size, _ in sorted(_COLUMNS, key=lambda column: column[3]):
-        if size > room:
-            break
-        kept[column] = size
-        room -= size
+    kept = fitting(_COLUMNS, room - name)
+    room -= name + sum(kept.values())
     if "model" in kept:
         more = min(room // 3, 12)
         kept["model"] += more

@@ -8,14 +8,14 @@ from llava_tui.analysis.steps import UNACCOUNTED, StepRow, StepTable, case_ids, 
 from llava_tui.tui.theme import step_style
 from llava_tui.tui.widgets import figures, plots
 from llava_tui.tui.widgets.cells import TEXT, Line, Run, fit, join, left, right
+from llava_tui.tui.widgets.columns import Column, fitting
 from llava_tui.tui.widgets.course import hinted_segments, running_stage
 from llava_tui.tui.widgets.look import Look
 
 if TYPE_CHECKING:
     from llava_tui.session.timeline import View
 
-# Shown in this order; kept by rank on a narrow screen. Name, heading, cells with the gap before, rank.
-_COLUMNS = (
+_COLUMNS: tuple[Column, ...] = (  # in the order that they are shown
     ("last", "last", 10, 1),
     ("median", "median", 10, 0),
     ("interval", "95 % interval", 19, 4),
@@ -31,13 +31,7 @@ _ROOMY_TITLE = 31
 
 def layout(width: int) -> dict[str, int]:
     """Cells of each column, gap included, ``title`` among them; what does not fit is left out."""
-    room = width - _LEAST_TITLE
-    kept: dict[str, int] = {}
-    for name, _, size, _ in sorted(_COLUMNS, key=lambda column: column[3]):
-        if size > room:
-            break
-        kept[name] = size
-        room -= size
+    kept = fitting(_COLUMNS, width - _LEAST_TITLE)
     spare = max(width - _LEAST_TITLE - sum(kept.values()), 0)
     title = min(_LEAST_TITLE, width)
     for name, most in (("title", _ROOMY_TITLE), ("bar", 33), ("trend", 21)):
