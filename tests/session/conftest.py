@@ -15,6 +15,14 @@ from llava_tui.session import store, writer
 
 
 @pytest.fixture
+def mirrors(tmp_path: Path) -> Iterator[Path]:
+    """Where copies are kept; nothing is left in it."""
+    folder = tmp_path / "mirrors"
+    yield folder
+    assert [path.name for path in folder.glob("*") if path.name != ".lock"] == []
+
+
+@pytest.fixture
 def make_session(tmp_path: Path) -> MakeSession:
     """Makes a session in ``tmp_path / "sessions"`` out of events by stream, as the worker would."""
 

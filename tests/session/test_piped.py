@@ -39,14 +39,6 @@ def until(condition: Callable[[], Any], what: str) -> None:
 
 
 @pytest.fixture
-def mirrors(tmp_path: Path) -> Iterator[Path]:
-    """Where copies are kept; nothing is left in it."""
-    folder = tmp_path / "mirrors"
-    yield folder
-    assert [path.name for path in folder.glob("*") if path.name != ".lock"] == []
-
-
-@pytest.fixture
 def watch(mirrors: Path) -> Iterator[Watch]:
     """Watches what comes out of a descriptor."""
     sources: list[PipedSource] = []

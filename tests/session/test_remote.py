@@ -79,14 +79,6 @@ def server(running_server: SshServer) -> Iterator[SshServer]:
 
 
 @pytest.fixture
-def mirrors(tmp_path: Path) -> Iterator[Path]:
-    """Where copies are kept; nothing is left in it."""
-    folder = tmp_path / "mirrors"
-    yield folder
-    assert [path.name for path in folder.glob("*") if path.name != ".lock"] == []
-
-
-@pytest.fixture
 def opened(mirrors: Path) -> Iterator[Callable[..., RemoteSource]]:
     """Opens sources with short waits; closes them."""
     sources: list[RemoteSource] = []

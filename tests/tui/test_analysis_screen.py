@@ -11,10 +11,10 @@ from typing import Any
 
 import msgspec
 import pytest
+from driven import Driven
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from screen_sessions import LOADING, WALL, Recording, Timed, course, record
-from textual.pilot import Pilot
 
 from llava_tui import events
 from llava_tui.session.importing import import_file
@@ -52,19 +52,10 @@ def part(lines: list[str], title: str) -> list[str]:
     return rest[: next((index for index, line in enumerate(rest) if line.startswith(" ━━ ")), len(rest))]
 
 
-class Shown:
+class Shown(Driven[AnalysisScreen]):
     """The screen, and what is on it."""
 
-    def __init__(self, app: LlavaTui, pilot: Pilot[None]) -> None:
-        self.app = app
-        self.pilot = pilot
-
-    @property
-    def screen(self) -> AnalysisScreen:
-        return next(one for one in self.app.screen_stack if isinstance(one, AnalysisScreen))
-
-    def drawn(self, name: str) -> str:
-        return "\n".join(line.rstrip() for line in self.screen.query_one("#" + name, LineCanvas).drawn)
+    KIND = AnalysisScreen
 
     async def settled(self) -> None:
         """Until nothing is done aside any more."""
@@ -289,20 +280,20 @@ def test_at_any_width_lines_are_exactly_as_wide(path: Path, width: int) -> None:
 @pytest.mark.parametrize("size", [(80, 24), (120, 40), (20, 5)])
 async def test_it_is_read_aside_and_shown_at_any_size(size: tuple[int, int]) -> None:
     async with shown(SIMULATED, size=size) as one:
-        assert "ANALYSIS" in one.drawn("heading")
-        assert len(one.drawn("page").split("\n")) == size[1] - 2
+        assert "ANALYSIS" in one.part("heading")
+        assert len(one.part("page").split("\n")) == size[1] - 2
         if size[0] >= 80:
-            assert "trust A" in one.drawn("heading")
-            assert "case f4-b1-n64  3/3" in one.drawn("heading")
-            assert "v next case" in one.drawn("footer")
+            assert "trust A" in one.part("heading")
+            assert "case f4-b1-n64  3/3" in one.part("heading")
+            assert "v next case" in one.part("footer")
         await one.press("end")
-        last = one.drawn("page").rstrip().split("\n")[-1]
+        last = one.part("page").rstrip().split("\n")[-1]
         assert last.strip(), "the page's last line"
         await one.press("home", "pagedown", "up", "down", "pageup")
         assert one.screen.query_one(Page).top == 0
         await one.pilot.resize_terminal(100, 30)
         await one.pilot.pause()
-        assert "━━ trust ━" in one.drawn("page")
+        assert "━━ trust ━" in one.part("page")
 
 
 async def test_v_goes_through_the_cases() -> None:
@@ -310,7 +301,7 @@ async def test_v_goes_through_the_cases() -> None:
         seen = []
         for _ in range(4):
             seen.append(one.screen.case)
-            run = next(line for line in one.drawn("page").split("\n") if line.startswith(" run "))
+            run = next(line for line in one.part("page").split("\n") if line.startswith(" run "))
             assert {"f1": "484 ms", "f2": "519 ms", "f4": "596 ms"}[seen[-1][:2]] in run
             await one.press("v")
         assert seen == ["f1-b1-n64", "f2-b1-n64", "f4-b1-n64", "f1-b1-n64"]
@@ -319,47 +310,47 @@ async def test_v_goes_through_the_cases() -> None:
 async def test_m_copies_markdown_and_y_the_command_and_both_say_so() -> None:
     async with shown(SIMULATED) as one:
         await one.press("m")
-        assert "copied as Markdown" in one.drawn("heading")
+        assert "copied as Markdown" in one.part("heading")
         assert one.app.clipboard.startswith("# analysis of example-simulated-h100")
         await one.press("y")
         assert (
             one.app.clipboard
             == "llava-tui advise example-simulated-h100 --verify --only largest-batch --case f4-b1-n64"
         )
-        assert "copied: llava-tui advise" in one.drawn("heading")
+        assert "copied: llava-tui advise" in one.part("heading")
 
 
 async def test_where_there_is_nothing_to_copy_that_is_said(tmp_path: Path) -> None:
     async with shown(record(tmp_path / "failed", failed("no such checkpoint"))) as one:
-        assert "✗ FAILED" in one.drawn("heading")
-        assert "no such checkpoint" in one.drawn("page")
+        assert "✗ FAILED" in one.part("heading")
+        assert "no such checkpoint" in one.part("page")
         await one.press("y")
-        assert "there is no advice to try" in one.drawn("heading")
+        assert "there is no advice to try" in one.part("heading")
         await one.press("v")
 
 
 async def test_what_is_no_session_is_said_on_the_screen(tmp_path: Path) -> None:
     (tmp_path / "x").mkdir()
     async with shown(tmp_path / "x") as one:
-        assert "session.json" in one.drawn("page")
+        assert "session.json" in one.part("page")
 
 
 async def test_a_live_session_says_as_of_which_run_and_looks_again_when_asked(live: Callable[..., Recording]) -> None:
     recording = live()
     recording.write_until(LOADING + 5 * WALL)
     async with shown(recording.path) as one:
-        assert "● LIVE" in one.drawn("heading")
-        assert "as of run 4" in one.drawn("heading")
-        assert "r refresh" in one.drawn("footer")
+        assert "● LIVE" in one.part("heading")
+        assert "as of run 4" in one.part("heading")
+        assert "r refresh" in one.part("footer")
         recording.write_until(LOADING + 8 * WALL)
         await one.press("r")
-        assert "as of run 7" in one.drawn("heading")
+        assert "as of run 7" in one.part("heading")
         recording.write_until(1 << 62)
         recording.close()
         await one.press("r")
-        assert "as of" not in one.drawn("heading")
-        assert "■ FINISHED" in one.drawn("heading")
-        assert "refresh" not in one.drawn("footer")
+        assert "as of" not in one.part("heading")
+        assert "■ FINISHED" in one.part("heading")
+        assert "refresh" not in one.part("footer")
 
 
 async def test_a_live_session_is_looked_at_again_by_itself_but_not_all_the_time(
@@ -383,7 +374,7 @@ async def test_a_live_session_is_looked_at_again_by_itself_but_not_all_the_time(
         one.screen._due = 0.0
         one.screen._look_again()
         await one.settled()
-        assert "as of run 7" in one.drawn("heading")
+        assert "as of run 7" in one.part("heading")
         one.screen._due = 0.0
         one.screen._look_again()
         await one.settled()
@@ -437,6 +428,6 @@ async def test_foreign_text_is_neither_markup_nor_control(folder: Path) -> None:
         "\n".join(line.replace('"name":"llava-1.5-7b"', '"name":"[b]\\u001b[2Jx"') for line in lines) + "\n"
     )
     async with shown(folder / "one") as one:
-        text = one.drawn("page")
+        text = one.part("page")
         assert "\x1b" not in text
         assert "[b]" in text

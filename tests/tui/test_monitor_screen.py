@@ -10,9 +10,9 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from driven import Driven
 from screen_sessions import GIB, LOADING, MS, WALL, Recording, course, record
 from textual.geometry import Region
-from textual.pilot import Pilot
 
 from llava_tui import events
 from llava_tui.session.reader import StreamReader, read_notes
@@ -25,31 +25,10 @@ from llava_tui.tui.widgets.canvas import LineCanvas
 Shown = Callable[[], str]
 
 
-class Monitor:
-    """A running app and what it shows."""
+class Monitor(Driven[MonitorScreen]):
+    """The monitor, and what it shows."""
 
-    def __init__(self, app: LlavaTui, pilot: Pilot[None]) -> None:
-        self.app = app
-        self.pilot = pilot
-
-    @property
-    def screen(self) -> MonitorScreen:
-        return next(screen for screen in self.app.screen_stack if isinstance(screen, MonitorScreen))
-
-    def part(self, name: str) -> str:
-        return "\n".join(self.screen.query_one("#" + name, LineCanvas).drawn)
-
-    def everything(self) -> str:
-        """What the terminal would show, overlays included."""
-        strips = self.app.screen._compositor.render_strips()
-        return "\n".join("".join(segment.text for segment in strip) for strip in strips)
-
-    async def until(self, true: Callable[[], bool], seconds: float = 20) -> None:
-        for _ in range(int(seconds * 50)):
-            if true():
-                return
-            await self.pilot.pause(0.02)
-        raise AssertionError(f"never happened; the screen:\n{self.everything()}")
+    KIND = MonitorScreen
 
 
 @asynccontextmanager

@@ -6,13 +6,13 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from textual.pilot import Pilot
+from driven import Driven
 
 from llava_tui.models import PRESETS
 from llava_tui.plan import Plan, from_dict, read_file
@@ -21,45 +21,20 @@ from llava_tui.session.reader import read_header, read_notes
 from llava_tui.tui.app import LlavaTui
 from llava_tui.tui.screens.monitor import MonitorScreen
 from llava_tui.tui.screens.new_run import NewRunScreen
-from llava_tui.tui.widgets.canvas import LineCanvas
 from llava_tui.tui.widgets.fields import ChoiceField, Picker, TextField
 
 SIMULATED = {"pipeline": "simulated", "new_tokens": [8], "rounds": 2, "warmup": 0, "time_scale": 0}
 
 
-class Planning:
-    """A running app whose form is open."""
+class Planning(Driven[NewRunScreen]):
+    """The form, and what it shows."""
 
-    def __init__(self, app: LlavaTui, pilot: Pilot[None]) -> None:
-        self.app = app
-        self.pilot = pilot
-
-    @property
-    def screen(self) -> NewRunScreen:
-        return next(screen for screen in self.app.screen_stack if isinstance(screen, NewRunScreen))
-
-    def part(self, name: str) -> str:
-        return "\n".join(line.rstrip() for line in self.screen.query_one("#" + name, LineCanvas).drawn)
+    KIND = NewRunScreen
 
     @property
     def words(self) -> str:
         """The plan's page in one line."""
         return " ".join(self.part("plan").replace("│", " ").split())
-
-    def everything(self) -> str:
-        """What the terminal would show, overlays included."""
-        strips = self.app.screen._compositor.render_strips()
-        return "\n".join("".join(segment.text for segment in strip) for strip in strips)
-
-    async def until(self, true: Callable[[], bool], seconds: float = 30) -> None:
-        for _ in range(int(seconds * 50)):
-            if true():
-                return
-            await self.pilot.pause(0.02)
-        raise AssertionError(f"never happened; the screen:\n{self.everything()}")
-
-    async def press(self, *keys: str) -> None:
-        await self.pilot.press(*keys)
 
     async def type(self, field: str, text: str) -> None:
         """Instead of what is in a field."""

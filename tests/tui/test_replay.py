@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from driven import Driven
 from screen_sessions import GIB, LOADING, MS, WALL, Recording, S, course, record
 from terminal_program import TerminalProgram
 from textual.pilot import Pilot
@@ -33,17 +34,14 @@ class Monotonic:
         return self.ns
 
 
-class Replay:
+class Replay(Driven[MonitorScreen]):
     """A monitor whose clock is the test's."""
 
-    def __init__(self, app: LlavaTui, pilot: Pilot[None], monotonic: Monotonic) -> None:
-        self.app = app
-        self.pilot = pilot
-        self.monotonic = monotonic
+    KIND = MonitorScreen
 
-    @property
-    def screen(self) -> MonitorScreen:
-        return next(screen for screen in self.app.screen_stack if isinstance(screen, MonitorScreen))
+    def __init__(self, app: LlavaTui, pilot: Pilot[None], monotonic: Monotonic) -> None:
+        super().__init__(app, pilot)
+        self.monotonic = monotonic
 
     @property
     def transport(self) -> Transport:
@@ -58,7 +56,7 @@ class Replay:
     def t(self) -> int:
         return self.play.t
 
-    async def press(self, *keys: str) -> int:
+    async def press(self, *keys: str) -> int:  # type: ignore[override]
         """Returns where it is then."""
         await self.pilot.press(*keys)
         return self.t
@@ -69,22 +67,12 @@ class Replay:
         self.screen.tick()
         await self.pilot.pause()
 
-    def part(self, name: str) -> str:
-        return "\n".join(self.screen.query_one("#" + name, LineCanvas).drawn)
-
     def log(self) -> str:
         """What it says, however its lines are broken."""
         return " ".join(self.part("log").split())
 
     def drawn(self) -> dict[str, str]:
         return {str(canvas.id): self.part(str(canvas.id)) for canvas in self.screen.query(LineCanvas)}
-
-    async def until(self, true: Callable[[], bool]) -> None:
-        for _ in range(1000):
-            if true():
-                return
-            await self.pilot.pause(0.02)
-        raise AssertionError("never happened:\n" + "\n".join(self.drawn().values()))
 
 
 @asynccontextmanager

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from driven import Driven
 from screen_sessions import LOADING, WALL, Recording, course, record
 from terminal_program import ESCAPES, TerminalProgram
-from textual.pilot import Pilot
 
 from llava_tui.events import Notes
 from llava_tui.session import store
@@ -25,7 +25,6 @@ from llava_tui.tui.screens.compare import CompareScreen
 from llava_tui.tui.screens.monitor import MonitorScreen
 from llava_tui.tui.screens.new_run import NewRunScreen
 from llava_tui.tui.screens.sessions import SessionsScreen
-from llava_tui.tui.widgets.canvas import LineCanvas
 from llava_tui.tui.widgets.overlays import Prompt, Question
 
 T0 = 1_767_225_600_000_000_000
@@ -40,39 +39,15 @@ HOSTILE = (
 )
 
 
-class Browser:
-    """A running app and what it shows."""
+class Browser(Driven[SessionsScreen]):
+    """The browser, and what it shows."""
 
-    def __init__(self, app: LlavaTui, pilot: Pilot[None]) -> None:
-        self.app = app
-        self.pilot = pilot
-
-    @property
-    def screen(self) -> SessionsScreen:
-        return next(screen for screen in self.app.screen_stack if isinstance(screen, SessionsScreen))
-
-    def part(self, name: str) -> str:
-        return "\n".join(line.rstrip() for line in self.screen.query_one("#" + name, LineCanvas).drawn).rstrip()
+    KIND = SessionsScreen
 
     @property
     def rows(self) -> list[str]:
         """The lines of the list."""
-        return self.part("table").splitlines()
-
-    def everything(self) -> str:
-        """What the terminal would show, overlays included."""
-        strips = self.app.screen._compositor.render_strips()
-        return "\n".join("".join(segment.text for segment in strip) for strip in strips)
-
-    async def until(self, true: Callable[[], bool], seconds: float = 20) -> None:
-        for _ in range(int(seconds * 50)):
-            if true():
-                return
-            await self.pilot.pause(0.02)
-        raise AssertionError(f"never happened; the screen:\n{self.everything()}")
-
-    async def press(self, *keys: str) -> None:
-        await self.pilot.press(*keys)
+        return self.part("table").rstrip().splitlines()
 
     async def type(self, text: str) -> None:
         """Into the line that was asked for."""
