@@ -1,8 +1,14 @@
-"""Static caches of keys and values: one a case, kept from run to run."""
+"""Caches of keys and values: static ones, kept from run to run; and what any of them holds, beside what it should."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
+
+from llava_tui.kv_cache import cache_shape
+
+_KEPT = ("keys", "values", "_quantized_keys", "_quantized_values")
+"""Where a layer of a transformers cache has what it keeps of a token."""
 
 
 class StaticCaches:
@@ -24,3 +30,46 @@ class StaticCaches:
         cache = StaticCache(config=model.config.get_text_config(decoder=True), max_cache_len=length)
         self._kept[case] = length, cache
         return cache
+
+
+def held(cache: Any) -> int | None:
+    """Bytes of the memory behind the keys and values of a transformers cache, each area once; ``None`` for what is no
+    such cache. A slice (a sliding window's) keeps all of what it was cut from. Waits for no device."""
+    layers = getattr(cache, "layers", None)
+    if not isinstance(layers, list):
+        return None
+    areas: dict[tuple[str, int], int] = {}
+    for layer in layers:
+        for name in _KEPT:
+            for tensor in _tensors(getattr(layer, name, None)):
+                area = tensor.untyped_storage()
+                areas[str(tensor.device), area.data_ptr()] = area.nbytes()
+    return sum(areas.values())
+
+
+def _tensors(value: Any) -> Iterator[Any]:
+    """Those that ``value`` is made of: quantised keys are a tensor with its scales, in one way or the other."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        for each in value:
+            yield from _tensors(each)
+    elif hasattr(value, "__tensor_flatten__"):
+        for name in value.__tensor_flatten__()[0]:
+            yield from _tensors(getattr(value, name))
+    elif hasattr(value, "untyped_storage"):
+        yield value
+
+
+def facts(
+    kept: int | None, config: dict[str, Any], prompt: int, new: int, batch: int, value_bytes: int
+) -> dict[str, Any]:
+    """A run's facts on its cache, bytes: what it held at the end, and what the model's config says that ``batch``
+    sequences of ``prompt`` and ``new`` tokens take there. What is not known is left out."""
+    told = {} if kept is None else {"kv_cache_bytes": kept}
+    shape = cache_shape(config)
+    if shape is None:
+        return told
+    # The last token is not read again; windows are cut with the first step after the prefill.
+    numbers = shape.held(prompt + new - 1, batch) if new > 1 else batch * shape.token * prompt
+    return told | {"kv_cache_predicted": round(numbers * value_bytes)}

@@ -257,6 +257,7 @@ class EventGptPipeline(LlavaPipeline):
                 "events": [len(stream) for stream in streams],
                 "stream_us": [stream.duration_us for stream in streams],
                 "picture_sizes": [[list(picture.shape[1::-1]) for picture in of] for of in drawn],
+                **self._cache_facts(loop, embeds.shape[1]),
                 **({"compiled_graphs": compiled} if compiled else {}),
             },
             disturbed="a step of decoding was compiled in it" if compiled else "",

@@ -9,6 +9,7 @@ import torch
 from transformers import StoppingCriteria
 
 from llava_tui.pipelines.base import Probe, stage
+from llava_tui.pipelines.caches import held
 
 
 class Cut(StoppingCriteria):  # type: ignore[misc]
@@ -38,6 +39,8 @@ class TimedLoop:
         self.forward = forward
         self.new_ids: list[list[int]] = []
         """New tokens, one list a sequence, padding included; filled when the loop ends."""
+        self.cached: int | None = None
+        """Bytes that the cache of keys and values held when the loop ended."""
 
     def __call__(
         self,
@@ -89,4 +92,5 @@ class TimedLoop:
                     pass
                 # Within the stage: on an accelerator this waits for the tokens, which is decoding, not detokenizing.
                 self.new_ids = input_ids[:, prompt:].tolist()
+        self.cached = held(kwargs.get("past_key_values"))
         return input_ids

@@ -95,6 +95,7 @@ class LlavaPipeline(LoadedModel):
                 "sampling": ", ".join(sorted({clip.sampling for clip in clips})),
                 "frames_decoded": sum(clip.decoded for clip in clips),
                 "frame_indices": [clip.indices for clip in clips],
+                **self._cache_facts(loop, batch["input_ids"].shape[1]),
                 **({"compiled_graphs": compiled} if compiled else {}),
             },
             disturbed="a step of decoding was compiled in it" if compiled else "",

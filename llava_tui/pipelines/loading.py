@@ -11,15 +11,18 @@ import json
 import logging
 import struct
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llava_tui import architecture, models
 from llava_tui.events import ModelFacts
-from llava_tui.pipelines import checkpoints, compiling, devices
+from llava_tui.pipelines import caches, checkpoints, compiling, devices
 from llava_tui.pipelines.base import PipelineError, Probe, first_line, stage
 from llava_tui.pipelines.caches import StaticCaches
 from llava_tui.pipelines.settings import Settings
 from llava_tui.plan import DEMO, Case, Plan
+
+if TYPE_CHECKING:
+    from llava_tui.pipelines.generate import TimedLoop
 
 log = logging.getLogger("llava_tui.pipelines")
 
@@ -180,6 +183,11 @@ class LoadedModel:
         if self.plan.compile_of(case) != "off" and (needed := compiling.missing(self.device)):
             return f"compile: {needed}"
         return ""
+
+    def _cache_facts(self, loop: TimedLoop, prompt: int) -> dict[str, Any]:
+        """Of a run whose prompt had ``prompt`` tokens, padding included: see :func:`caches.facts`."""
+        new = loop.new_ids
+        return caches.facts(loop.cached, self.config, prompt, len(new[0]), len(new), self.model.dtype.itemsize)
 
     def close(self) -> None:
         """Frees the model."""
