@@ -11,11 +11,11 @@ import random
 import re
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from llava_tui.faults import AnyFault, FaultError, parse, problem
+from llava_tui.faults import AnyFault, FaultError, parse
 
 PIPELINES: tuple[str, ...] = ("llava", "eventgpt", "simulated")
 GROUPINGS: tuple[str, ...] = ("pipeline", "5stage")
@@ -27,13 +27,42 @@ ATTENTIONS: tuple[str, ...] = ("auto", "eager", "sdpa", "flash_attention_2", "fl
 CACHES: tuple[str, ...] = ("auto", "dynamic", "static")
 COMPILES: tuple[str, ...] = ("off", "on", "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 """``on`` is what transformers' generate() takes by itself; the others are modes of torch.compile."""
+QUANTIZATIONS: tuple[str, ...] = (
+    "none",
+    "bnb-8bit",
+    "bnb-4bit",
+    "torchao-int8",
+    "torchao-int8-dynamic",
+    "torchao-int4",
+)
+"""Of the language model's weights, as they are loaded: by bitsandbytes (LLM.int8(), NF4) or by torchao (int8 and int4
+weights; ``dynamic``: int8 activations too)."""
+DEVICE_MAPS: tuple[str, ...] = ("none", "auto", "balanced", "balanced_low_0", "sequential")
+"""``none``: the whole model on ``device``; else how accelerate spreads it. Or a device by its name."""
+MEDIA: tuple[str, ...] = ("auto", "image", "video")
 SIMULATED_GPUS: tuple[str, ...] = ("a100", "h100", "rtx-4090", "rtx-3090", "t4")
 AXES: tuple[str, ...] = ("frames", "batch", "new_tokens")
-NAMED: dict[str, tuple[str, ...]] = {"dtype": DTYPES, "attention": ATTENTIONS, "cache": CACHES, "compile": COMPILES}
+LEAST: dict[str, int] = {"frames": 0, "batch": 1, "new_tokens": 1}
+MOST: dict[str, int] = {"frames": 4096, "batch": 1024, "new_tokens": 65536}
+NAMED: dict[str, tuple[str, ...]] = {
+    "dtype": DTYPES,
+    "attention": ATTENTIONS,
+    "vision_attention": ATTENTIONS,
+    "cache": CACHES,
+    "compile": COMPILES,
+    "quantization": QUANTIZATIONS,
+    "device_map": DEVICE_MAPS,
+}
 """Settings whose values have names, and which."""
-SETTINGS: tuple[str, ...] = ("attention", "dtype", "threads", "cache", "compile")
-"""What cases may differ in beside :data:`AXES`: set on the loaded model before a run's clock starts."""
-_DEVICE = r"auto|cpu|meta|(cuda|mps|xpu|npu|hpu|mtia|privateuseone)(:\d+)?"
+NUMBERED: dict[str, tuple[int, int]] = {"threads": (1, 1024), "resolution": (8, 16384)}
+"""Settings whose values are numbers, and their range; none given: left as it is."""
+SETTINGS: tuple[str, ...] = (
+    *("attention", "dtype", "threads", "cache", "compile"),
+    *("vision_attention", "resolution", "quantization", "device_map"),
+)
+"""What cases may differ in beside :data:`AXES`, as :class:`Case` has them. :class:`Load` names those that a model is
+loaded with; the others are set on a loaded model before a run's clock starts."""
+DEVICE = r"auto|cpu|meta|(cuda|mps|xpu|npu|hpu|mtia|privateuseone)(:\d+)?"
 """What torch can compute on, and ``meta``, which costs nothing."""
 DEMO = "demo"
 """The model that is built on this machine and needs no download; as an input, the clip that is synthesised for it."""
@@ -41,6 +70,18 @@ DEMO = "demo"
 
 class PlanError(ValueError):
     """A plan that cannot be run: the message names the field and says how to mend it."""
+
+
+class Load(NamedTuple):
+    """What a model is loaded as. Cases that differ in it need a model each."""
+
+    quantization: str
+    device_map: str
+    dtype: str
+
+    def __str__(self) -> str:
+        placed = f"device map {self.device_map}" if self.device_map != "none" else ""
+        return ", ".join(filter(None, [self.dtype, self.quantization.removeprefix("none"), placed]))
 
 
 class Case(msgspec.Struct, frozen=True):
@@ -55,12 +96,22 @@ class Case(msgspec.Struct, frozen=True):
     threads: int = 0
     cache: str = ""
     compile: str = ""
+    vision_attention: str = ""
+    resolution: int = 0
+    quantization: str = ""
+    device_map: str = ""
 
     @property
     def id(self) -> str:
         """Short, unique within any plan, readable: ``f4-b1-n64``, ``f4-b1-n64-sdpa``, ``f4-b1-n64-static-compiled``."""
         mode = {"": "", "off": "uncompiled", "on": "compiled"}.get(self.compile, f"compiled-{self.compile}")
-        settings = [self.attention, self.dtype, f"t{self.threads}" if self.threads else "", self.cache, mode]
+        settings = [
+            *(self.attention, self.dtype, f"t{self.threads}" if self.threads else "", self.cache, mode),
+            f"vision-{self.vision_attention}" if self.vision_attention else "",
+            f"r{self.resolution}" if self.resolution else "",
+            "unquantized" if self.quantization == "none" else self.quantization,
+            {"": "", "none": "one-device"}.get(self.device_map, f"map-{self.device_map}"),
+        ]
         return "-".join([f"f{self.frames}-b{self.batch}-n{self.new_tokens}", *filter(None, settings)])
 
     def values(self) -> dict[str, int | float | str]:
@@ -79,15 +130,25 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     """``random``: the architecture of a preset, or of a folder with only a config, filled with random numbers."""
     inputs: tuple[str, ...] = (DEMO,)
     """Videos, images or folders of frames. One run's batch takes ``batch`` of them, round-robin."""
+    dataset: str = ""
+    """A JSONL or CSV file of many inputs, with a path, a prompt and an id each, instead of ``inputs``."""
+    media: str = "auto"
+    """What a video is given to the model as: ``video`` or ``image`` (each frame one); ``auto``: as the family was
+    trained with."""
     prompt: str = "Describe what happens in this video."
     frames: tuple[int, ...] = (4,)
-    """Of EventGPT: slices of the event stream, five unless said otherwise."""
+    """0: text only. Of EventGPT: slices of the event stream, five unless said otherwise."""
     batch: tuple[int, ...] = (1,)
     new_tokens: tuple[int, ...] = (64,)
     dtype: str = "auto"
     """Or several, like ``float32,bfloat16``: a sweep axis. The model is loaded in the first."""
     attention: str = "auto"
     """Or several, like ``eager,sdpa``, as for ``dtype``."""
+    vision_attention: str = "auto"
+    """Of the vision tower; ``auto``: the same as ``attention``. Or several, as for ``dtype``."""
+    resolution: tuple[int, ...] = ()
+    """Sweep axis: the side, in pixels, that frames are scaled to before the vision tower; empty: the processor's own.
+    A tower of a fixed size takes no other."""
     threads: tuple[int, ...] = ()
     """Sweep axis: threads that torch computes with on the CPU; empty: as many as it takes by itself."""
     cache: str = "auto"
@@ -96,6 +157,17 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     compile: str = "off"
     """Whether, and in which of torch.compile's modes, a step of decoding is compiled; or several, as for ``dtype``.
     Needs the static cache: generate() compiles with no other, for a dynamic one is never of the same size twice."""
+    quantization: str = "none"
+    """One of :data:`QUANTIZATIONS`, or several, as for ``dtype``."""
+    device_map: str = "none"
+    """One of :data:`DEVICE_MAPS` or a device, or several, as for ``dtype``."""
+    max_memory: str = ""
+    """Of weights, by device, like ``cuda:0=10GiB,cpu=20GiB``: what is beyond goes to the next one, or to ``offload``.
+    Without a device map: what the weights of all models that are loaded at once may take."""
+    offload: str = ""
+    """A folder for the weights that ``max_memory`` leaves no room for; they are read from it whenever they are used."""
+    processes: int = 1
+    """Ranks that share the inputs, each with a model of its own."""
     device: str = "auto"
     """``auto`` (CUDA or another accelerator where there is one, else cpu), or a torch device string."""
     rounds: int | Literal["auto"] = "auto"
@@ -138,10 +210,12 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
     def cases(self) -> tuple[Case, ...]:
         """Every point of the sweep, in the order the axes were given."""
-        cache, compile_ = _several(self.cache), _several(self.compile)
-        settings = (_several(self.attention), _several(self.dtype), self.threads or (0,), cache, compile_)
-        cases = [Case(*values) for values in itertools.product(self.frames, self.batch, self.new_tokens, *settings)]
-        if len(compile_) > 1 and self.cache == "auto":  # Then the two differ in both, and say so.
+        settings = {name: _several(getattr(self, name)) for name in NAMED} | {
+            name: getattr(self, name) or (0,) for name in NUMBERED
+        }
+        axes = {name: getattr(self, name) for name in AXES} | {name: settings[name] for name in SETTINGS}
+        cases = [Case(**dict(zip(axes, values, strict=True))) for values in itertools.product(*axes.values())]
+        if len(settings["compile"]) > 1 and self.cache == "auto":  # Then the two differ in both, and say so.
             cases = [msgspec.structs.replace(case, cache=self.cache_of(case)) for case in cases]
         return tuple(case for case in cases if self.compile_of(case) == "off" or self.cache_of(case) == "static")
 
@@ -153,6 +227,15 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     def compile_of(self, case: Case) -> str:
         """How ``case`` compiles a step of decoding: one of :data:`COMPILES`."""
         return case.compile or self.compile
+
+    def load_of(self, case: Case) -> Load:
+        """What the model of ``case`` is loaded as; its dtype may be ``auto``."""
+        quantization, device_map = case.quantization or self.quantization, case.device_map or self.device_map
+        return Load(quantization, device_map, case.dtype or self.dtype)
+
+    def loads(self) -> tuple[Load, ...]:
+        """What the plan's cases need, in their order, each once."""
+        return tuple(dict.fromkeys(self.load_of(case) for case in self.cases()))
 
     def round_order(self, round_: int) -> tuple[Case, ...]:
         """Every case once, in an order that depends on the seed and the round alone."""
@@ -167,64 +250,9 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
         Raises :class:`PlanError` naming the first field that cannot.
         """
-        _choice("pipeline", self.pipeline, PIPELINES)
-        _choice("grouping", self.grouping, GROUPINGS)
-        if self.grouping != "pipeline" and self.pipeline != "eventgpt":
-            raise PlanError("grouping: only EventGPT has several; add --pipeline eventgpt")
-        if self.weights == "random" and self.pipeline == "eventgpt":
-            raise PlanError("weights: EventGPT is built with random weights as --model demo; use pretrained")
-        for setting, choices in NAMED.items():
-            named = getattr(self, setting).split(",")
-            for value in named:
-                _choice(setting, value, choices if len(named) == 1 else tuple(c for c in choices if c != "auto"))
-            if len(set(named)) != len(named):
-                raise PlanError(f"{setting}: {_join(tuple(named))} names a value twice")
-        if len(set(self.threads)) != len(self.threads) or not all(1 <= value <= 1024 for value in self.threads):
-            raise PlanError(f"threads: {_join(self.threads)}: give different numbers from 1 to 1024")
-        if "dynamic" in self.cache.split(",") and "off" not in self.compile.split(","):
-            raise PlanError("cache: nothing can be compiled for a dynamic cache, it grows with each token; use static")
-        changed = "," in self.dtype + self.attention or self.threads or self.cache != "auto" or self.compile != "off"
-        if self.pipeline == "simulated" and changed:
-            raise PlanError(f"{', '.join(SETTINGS)}: a simulation has none to change; leave them out")
-        _choice("simulated_gpu", self.simulated_gpu, SIMULATED_GPUS)
-        for axis, least, most in zip(AXES, (1, 1, 1), (4096, 1024, 65536), strict=True):
-            values: tuple[int, ...] = getattr(self, axis)
-            if not values:
-                raise PlanError(f"{axis}: no value given; give at least one, like {axis} = [4]")
-            for value in values:
-                if not least <= value <= most:
-                    raise PlanError(f"{axis}: {value} is outside {least}…{most}")
-            if len(set(values)) != len(values):
-                raise PlanError(f"{axis}: {_join(values)} names a value twice; each case runs once a round anyway")
-        if self.rounds != "auto" and self.rounds < 1:
-            raise PlanError(f"rounds: {self.rounds} measures nothing; give 1 or more, or auto")
-        if not 10 <= self.max_rounds <= 100_000:
-            raise PlanError(f"max_rounds: {self.max_rounds} is outside 10…100000; give a smaller number as rounds")
-        if not 0.0001 <= self.delta <= 0.5:
-            raise PlanError(f"delta: {self.delta:g} is outside 0.0001…0.5; 0.01 is ±1 %")
-        if self.time_limit_s is not None and not self.time_limit_s > 0:
-            raise PlanError(f"time_limit_s: {self.time_limit_s:g} leaves no time to measure; give seconds above 0")
-        if self.warmup != "auto" and self.warmup < 0:
-            raise PlanError(f"warmup: {self.warmup} is below 0; 0 means no warm-up runs")
-        if self.profile and self.pipeline == "simulated":
-            raise PlanError("profile: a simulation has no operators to look at; leave it out")
-        if not 0.1 <= self.sample_hz <= 100:
-            raise PlanError(f"sample_hz: {self.sample_hz:g} is outside 0.1…100 Hz; NVML itself refreshes at 1 to 6 Hz")
-        if not (0 <= self.time_scale <= 1000):
-            raise PlanError(f"time_scale: {self.time_scale:g} is outside 0…1000; 1 is real time, 0 as fast as possible")
-        if self.faults and self.pipeline != "simulated":
-            raise PlanError("faults: only a simulation goes wrong on purpose; add --pipeline simulated")
-        for fault in self.faults:
-            if why := problem(fault):
-                raise PlanError(f"faults: {why}")
-        if not re.fullmatch(_DEVICE, self.device):
-            raise PlanError(f"device: {self.device!r} names none; give auto, cpu, cuda, cuda:1, mps or xpu")
-        if not self.inputs:
-            raise PlanError("inputs: nothing to run on; give --input PATH")
-        if not self.model:
-            raise PlanError("model: empty; give a folder, a hub id, or 'demo'")
-        if self.weights == "random" and self.pipeline == "simulated":
-            raise PlanError("weights: a simulation has none; leave it out")
+        from llava_tui.plan_checks import check  # it knows what a plan is
+
+        check(self)
         return self
 
     def slug(self) -> str:
@@ -261,11 +289,9 @@ def from_dict(values: dict[str, Any]) -> Plan:
     for field in ("inputs", "tags", "faults"):
         if isinstance(values.get(field), str):
             values[field] = [values[field]]
-    for field in AXES:
+    for field in (*AXES, *NUMBERED):
         if field in values:
             values[field] = _axis(field, values[field])
-    if "threads" in values:
-        values["threads"] = _axis("threads", values["threads"])
     for field in NAMED:
         value = values.get(field)
         if field == "compile":  # TOML has a word for on and off.
@@ -274,6 +300,10 @@ def from_dict(values: dict[str, Any]) -> Plan:
             value = ",".join(value)
         if isinstance(value, str):
             values[field] = value.replace(" ", "")
+    if isinstance(values.get("max_memory"), dict):  # as a table in TOML
+        values["max_memory"] = ",".join(f"{device}={limit}" for device, limit in values["max_memory"].items())
+    if isinstance(values.get("max_memory"), str):
+        values["max_memory"] = values["max_memory"].replace(" ", "")
     for field in ("rounds", "warmup"):
         if field in values:
             values[field] = _count(field, values[field])
@@ -352,15 +382,6 @@ def _count(field: str, value: Any) -> Any:
         return int(value)
     except ValueError:
         raise PlanError(f"{field}: {value!r} is neither a whole number nor auto") from None
-
-
-def _choice(field: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise PlanError(f"{field}: {value!r} is not one of {', '.join(choices)}")
-
-
-def _join(values: tuple[Any, ...]) -> str:
-    return ", ".join(str(value) for value in values)
 
 
 def _toml(value: Any) -> str:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from llava_tui import command_line
 from llava_tui import plan as plans
-from llava_tui.plan import Plan, PlanError, from_dict, from_json, from_toml
+from llava_tui.plan import Load, Plan, PlanError, from_dict, from_json, from_toml
+from llava_tui.plan_checks import memory_limits
 from llava_tui.tui.widgets.session_table import case_count
 
 AXIS = st.lists(st.integers(1, 512), min_size=1, max_size=5, unique=True).map(tuple)
@@ -53,6 +54,35 @@ def test_settings_are_axes_where_there_are_several() -> None:
     # One value is how the model is loaded: no case says it again, and ids stay short.
     one = from_dict({"attention": "sdpa", "dtype": "float32"}).cases()[0]
     assert (one.id, set(one.values())) == ("f4-b1-n64", {"frames", "batch", "new_tokens"})
+
+
+def test_what_takes_a_load_of_its_own_is_an_axis_too() -> None:
+    plan = from_dict(
+        {"quantization": "none,bnb-8bit", "device_map": ["none", "cuda:1"], "vision_attention": "eager,sdpa"}
+        | {"resolution": "224,336"}
+    )
+    cases = plan.cases()
+    assert len({case.id for case in cases}) == len(cases) == 16
+    assert cases[0].id == "f4-b1-n64-vision-eager-r224-unquantized-one-device"
+    assert cases[-1].id == "f4-b1-n64-vision-sdpa-r336-bnb-8bit-map-cuda:1"
+    assert cases[-1].values()["resolution"] == 336
+    assert [str(load) for load in plan.loads()] == [
+        "auto",
+        "auto, device map cuda:1",
+        "auto, bnb-8bit",
+        "auto, bnb-8bit, device map cuda:1",
+    ]
+    assert from_toml(plan.to_toml()) == from_json(plan.to_json()) == plan
+    # One value each: how the model is loaded, and no part of a case.
+    one = from_dict({"quantization": "bnb-4bit", "device_map": "auto", "resolution": 448})
+    assert (one.cases()[0].id, one.cases()[0].resolution) == ("f4-b1-n64-r448", 448)
+    assert one.loads() == (Load("bnb-4bit", "auto", "auto"),)
+
+
+def test_memory_is_given_by_device_as_text_or_as_a_table() -> None:
+    plan = from_dict({"max_memory": "cuda:0=10GiB, 1=1.5GB,cpu=512MiB"})
+    assert memory_limits(plan) == {"cuda:0": 10 * 2**30, "cuda:1": 1_500_000_000, "cpu": 512 * 2**20}
+    assert from_toml('max_memory = { "cuda:0" = "10GiB", cpu = "1GiB" }').max_memory == "cuda:0=10GiB,cpu=1GiB"
 
 
 def ids(**values: object) -> list[str]:
@@ -122,7 +152,9 @@ def test_rounds_do_not_share_one_order() -> None:
     ("values", "message"),
     [
         ({"frames": []}, "frames: no value given"),
-        ({"frames": [0]}, "frames: 0 is outside 1…4096"),
+        ({"frames": [-1]}, "frames: -1 is outside 0…4096"),
+        ({"frames": [0], "pipeline": "eventgpt"}, "frames: 0 is outside 1…4096"),
+        ({"batch": [0]}, "batch: 0 is outside 1…1024"),
         ({"frames": "1,x"}, "frames: '1,x' is no list of whole numbers"),
         ({"frames": [2, 2]}, "frames: 2, 2 names a value twice"),
         ({"rounds": 0}, "rounds: 0 measures nothing"),
@@ -131,13 +163,25 @@ def test_rounds_do_not_share_one_order() -> None:
         ({"dtype": "int3"}, "dtype: 'int3' is not one of"),
         ({"dtype": "float32,auto"}, "dtype: 'auto' is not one of float32"),
         ({"attention": "eager,eager"}, "attention: eager, eager names a value twice"),
-        ({"threads": [0]}, "threads: 0: give different numbers"),
+        ({"threads": [0]}, "threads: 0: give numbers from 1 to 1024"),
         ({"pipeline": "simulated", "attention": "eager,sdpa"}, "a simulation has none to change"),
         ({"pipeline": "simulated", "cache": "static"}, "a simulation has none to change"),
         ({"cache": "auto,static"}, "cache: 'auto' is not one of dynamic, static"),
         ({"compile": "fast"}, "compile: 'fast' is not one of off, on, default, reduce-overhead"),
         ({"compile": "on", "cache": "dynamic"}, "cache: nothing can be compiled for a dynamic cache"),
         ({"compile": "on", "cache": "dynamic,static"}, "cache: nothing can be compiled for a dynamic cache"),
+        ({"vision_attention": "eager,auto"}, "vision_attention: 'auto' is not one of eager, sdpa"),
+        ({"resolution": "336,336"}, "resolution: 336, 336 names a value twice"),
+        ({"resolution": [4]}, "resolution: 4: give numbers from 8 to 16384"),
+        ({"quantization": "int8"}, "quantization: 'int8' is not one of none, bnb-8bit"),
+        ({"device_map": "auto,all"}, "device_map: 'all' is not one of none, auto, balanced"),
+        ({"max_memory": "cpu=20"}, "max_memory: 'cpu=20' is no device and size; write it like cuda:0=10GiB"),
+        ({"max_memory": "0=1GiB,cuda:0=2GiB"}, "max_memory: cuda:0 is named twice"),
+        ({"offload": "spill"}, "offload: only a device map leaves weights over; add --device-map auto"),
+        ({"weights": "random", "device_map": "auto"}, "device_map: random weights are made on one device"),
+        ({"pipeline": "eventgpt", "quantization": "bnb-8bit"}, "quantization: EventGPT is put together from parts"),
+        ({"media": "gif"}, "media: 'gif' is not one of auto, image, video"),
+        ({"processes": 0}, "processes: 0 is outside 1…64"),
         ({"sample_hz": 0}, "sample_hz: 0 is outside"),
         ({"sample_hz": 0.05}, "sample_hz: 0.05 is outside 0.1…100 Hz"),
         ({"device": "gpu"}, "device: 'gpu' names none; give auto, cpu, cuda"),

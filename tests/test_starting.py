@@ -41,6 +41,14 @@ OTHERS = {
     "faults": (msgspec.convert(parse("drift=3%"), KINDS["drift"]),),
     "simulated_gpu": "t4",
     "grouping": "5stage",
+    "dataset": "items.jsonl",
+    "media": "video",
+    "vision_attention": "eager",
+    "resolution": (336, 448),
+    "quantization": "none,bnb-8bit",
+    "device_map": "auto",
+    "max_memory": "cpu=20GiB",
+    "offload": "spill",
 }
 """A value other than its default for fields that are no number, switch or axis of numbers."""
 
@@ -74,7 +82,8 @@ def test_every_field_of_a_plan_can_be_said_on_the_command_line(field: str) -> No
     assert plan != Plan()
     given = taken(command_line.arguments(plan))
     assert list(given) == [field]
-    also = {"pipeline": ONLY[field]} if field in ONLY else {}
+    also: dict[str, object] = {"pipeline": ONLY[field]} if field in ONLY else {}
+    also |= {"device_map": "auto"} if field == "offload" else {}
     wanted = from_dict(also | {field: getattr(plan, field)})
     with click.Context(run) as context:
         assert read_plan(context, None, None, given | also) == wanted

@@ -24,12 +24,18 @@ _OPTIONS = (
         metavar="PATH",
         help="A video, an image, a folder of frames; for eventgpt a .npy, .npz, .h5 or .csv of events. Repeatable.",
     ),
+    click.option(
+        "--dataset", metavar="FILE", help="JSONL or CSV of many inputs (path, prompt, id), instead of --input."
+    ),
+    click.option("--media", help="What a video is given to the model as: auto, video or image (each frame one)."),
     click.option("--prompt", metavar="TEXT"),
-    click.option("--frames", metavar="1,2,4", help="Sweep axis: frames a video; slices an event stream."),
+    click.option("--frames", metavar="1,2,4", help="Sweep axis: frames a video; slices an event stream. 0: text only."),
     click.option("--batch", metavar="1,2", help="Sweep axis: videos a run."),
     click.option("--new-tokens", metavar="64", help="Sweep axis: tokens to generate."),
     click.option("--dtype", help="auto, float32, bfloat16 or float16; several are a sweep axis."),
     click.option("--attention", help="auto, eager, sdpa, flash_attention_2, …; several are a sweep axis."),
+    click.option("--vision-attention", help="Of the vision tower alone. [default: as --attention]"),
+    click.option("--resolution", metavar="336,448", help="Sweep axis: side in pixels that frames are scaled to."),
     click.option("--threads", metavar="1,2", help="Sweep axis: threads that torch computes with on the CPU."),
     click.option(
         "--cache",
@@ -40,7 +46,24 @@ _OPTIONS = (
         help="Compile a step of decoding: off, on, or a mode of torch.compile; several are a sweep axis. "
         "[default: off]",
     ),
+    click.option(
+        "--quantization",
+        help="Of weights: none, bnb-8bit, bnb-4bit, torchao-int8, torchao-int8-dynamic or torchao-int4; several are a "
+        "sweep axis. [default: none]",
+    ),
     click.option("--device", help="auto, cpu, cuda, cuda:1, …"),
+    click.option(
+        "--device-map",
+        help="Spread the model: auto, balanced, balanced_low_0, sequential, or a device; several are a sweep axis. "
+        "[default: none]",
+    ),
+    click.option(
+        "--max-memory",
+        metavar="cuda:0=10GiB,cpu=20GiB",
+        help="What weights may take of each device. Models that do not fit together are measured one after another.",
+    ),
+    click.option("--offload", metavar="FOLDER", help="Of --device-map: where weights go that fit nowhere."),
+    click.option("--processes", type=int, metavar="N", help="Ranks that share the inputs. [default: 1]"),
     click.option(
         "--rounds",
         metavar="N|auto",

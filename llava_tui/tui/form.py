@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from llava_tui import faults
-from llava_tui.plan import GROUPINGS, NAMED, PIPELINES, SIMULATED_GPUS, Plan, PlanError, from_dict
+from llava_tui.plan import GROUPINGS, MEDIA, NAMED, PIPELINES, SIMULATED_GPUS, Plan, PlanError, from_dict
 from llava_tui.session.reader import safe_text
 from llava_tui.tui.widgets.cells import plain
 
@@ -44,6 +44,9 @@ _SETTINGS = {
     "dtype": "What the model computes in. Several, with commas between, are a sweep axis.",
     "attention": "Attention implementation. Several, with commas between, are a sweep axis.",
     "cache": "Of keys and values: grows with every token, or has room for the whole answer. Both are a sweep axis.",
+    "vision_attention": "Of the vision tower alone; auto: as attention. Several are a sweep axis.",
+    "quantization": "Of weights, by bitsandbytes or torchao. Several are a sweep axis.",
+    "device_map": "How the model is spread over devices; none: all on one. Several are a sweep axis.",
     "compile": "Whether, and in which of torch.compile's modes, decoding is compiled. Several are a sweep axis.",
 }
 
@@ -55,6 +58,9 @@ FIELDS: tuple[Field, ...] = (
           ("pretrained", "random"), pipelines=REAL),
     Field("simulated_gpu", "GPU", "Which GPU is simulated.", "choice", SIMULATED_GPUS, pipelines=SIMULATED),
     Field("inputs", "inputs", "Videos, images, folders of frames, spaces between; demo: a synthesised clip.", "words"),
+    Field("dataset", "dataset", "A JSONL or CSV file of many inputs (path, prompt, id), instead of inputs."),
+    Field("media", "media", "What a video is given to the model as; auto: as its family was trained.", "choice", MEDIA,
+          pipelines=("llava",)),
     Field("prompt", "prompt", f"What the model is asked; {LINE_END} is a line end."),
     Field("frames", "frames", "Sweep axis: frames a video, like 1,2,4."),
     Field("batch", "batch", "Sweep axis: videos a run, like 1,2."),
@@ -63,6 +69,12 @@ FIELDS: tuple[Field, ...] = (
             REAL) for name, choices in NAMED.items()),
     Field("threads", "threads", "Sweep axis: threads that torch computes with on the CPU; empty: as many as it takes.",
           pipelines=REAL),
+    Field("resolution", "resolution", "Sweep axis: side in pixels that frames are scaled to; empty: the processor's.",
+          pipelines=("llava",)),
+    Field("max_memory", "max memory", "What weights may take of each device, like cuda:0=10GiB,cpu=20GiB; empty: all.",
+          pipelines=REAL),
+    Field("offload", "offload to", "Of a device map: a folder for weights that fit nowhere.", pipelines=("llava",)),
+    Field("processes", "processes", "Ranks that share the inputs, each with a model of its own."),
     Field("device", "device", "auto, cpu, cuda, cuda:1, …", choices=("auto", "cpu", "cuda"), pipelines=REAL),
     Field("grouping", "grouping", "EventGPT's five steps, of the same stages.", "choice", GROUPINGS,
           pipelines=("eventgpt",)),

@@ -87,7 +87,7 @@ def test_a_plan_can_be_typed_field_by_field(plan: Plan) -> None:
     ("name", "text", "why"),
     [
         ("frames", "1,two", "whole numbers"),
-        ("frames", "0", "outside"),
+        ("frames", "-1", "outside"),
         ("batch", "1,1", "twice"),
         ("inputs", "'open", "not closed"),
         ("inputs", "", "nothing to run on"),
