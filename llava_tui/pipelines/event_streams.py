@@ -59,15 +59,15 @@ class EventStream:
     @property
     def duration_us(self) -> int:
         """From the earliest event to the latest."""
-        return int(self.t.max() - self.t.min())
+        return int(self.t.max()) - int(self.t.min())  # As int64 their difference may wrap.
 
 
 def read(path: str | Path) -> EventStream:
     """The events of the file at ``path``; ``demo`` is a stream that is made on this machine.
 
     A ``.npy`` holds a pickled dictionary of x, y, t and p, a table with these fields, or N × 4 numbers in that order; a
-    ``.npz`` and an ``.h5`` (at its root, or as the group or the table ``events``) these four arrays; a ``.csv`` names its columns in
-    its first line. Raises :class:`BrokenInput` for what is no such stream, or lasts 100 ms and more.
+    ``.npz`` and an ``.h5`` (at its root, or as the group or the table ``events``) these four arrays; a ``.csv`` names
+    its columns in its first line. Raises :class:`BrokenInput` for what is no such stream, or lasts 100 ms and more.
     """
     if path == DEMO:
         return demo_stream()

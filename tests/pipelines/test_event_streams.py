@@ -169,9 +169,13 @@ def test_a_time_in_sixteen_bits_does_not_wrap(tmp_path: Path) -> None:
     assert read(write(tmp_path, "npy", held)).duration_us == 65_535
 
 
-@pytest.mark.parametrize(("last", "taken"), [(99_999, True), (100_000, False), (10**9, False)])
-def test_a_stream_of_100_ms_is_refused_as_upstream_refuses_it(last: int, taken: bool, tmp_path: Path) -> None:
-    path = write(tmp_path, "npz", columns(2) | {"t": np.array([0, last])})
+@pytest.mark.parametrize(
+    ("first", "last", "taken"), [(0, 99_999, True), (0, 100_000, False), (0, 10**9, False), (-(2**62), 2**62, False)]
+)
+def test_a_stream_of_100_ms_is_refused_as_upstream_refuses_it(
+    first: int, last: int, taken: bool, tmp_path: Path
+) -> None:
+    path = write(tmp_path, "npz", columns(2) | {"t": np.array([first, last])})
     if taken:
         assert read(path).duration_us == last
     else:
