@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from llava_tui.units import counted
 
-KNOWN_FAMILIES: tuple[str, ...] = ("llava", "vipllava")
-"""Model types that this pipeline was tried on."""
+VIDEO_FAMILIES: tuple[str, ...] = (
+    *("llava_next_video", "llava_onevision", "video_llava", "internvl", "smolvlm"),
+    *("qwen2_vl", "qwen2_5_vl", "qwen3_vl"),
+)
+"""Tested model types that read a video as such; the others read its frames as pictures."""
+KNOWN_FAMILIES: tuple[str, ...] = (
+    *("llava", "vipllava", "llava_next", "idefics3", "paligemma", "gemma3"),
+    *VIDEO_FAMILIES,
+)
+"""Model types that the tests run: token for token what plain ``generate()`` says, each picture encoded once."""
 EVENTGPT = "EventChat_llama"
 """The model type of EventGPT's own checkpoints, which have a pipeline of their own."""
 
@@ -42,20 +51,63 @@ def is_eventgpt(config: dict[str, Any]) -> bool:
     return model_type(config) == EVENTGPT
 
 
-def image_tokens(config: dict[str, Any], frames: int = 1) -> int | None:
-    """Tokens that ``frames`` frames become in the prompt; ``None`` for families where it depends on the picture."""
-    if model_type(config) not in KNOWN_FAMILIES:
+def image_tokens(config: dict[str, Any], frames: int = 1, media: str = "auto") -> int | None:
+    """Tokens that ``frames`` frames become in the prompt; ``None`` where the picture's own size decides, or the config
+    leaves it to the processor. ``media`` as in a plan: frames are one video, or pictures.
+
+    As the processors of transformers count them. What stands between frames (time stamps, tile numbers) is text.
+    """
+    if frames == 0:
+        return 0
+    try:
+        return _image_tokens(config, frames, media != "image" and model_type(config) in VIDEO_FAMILIES)
+    except (TypeError, ValueError, ArithmeticError):  # damaged
         return None
-    vision = config.get("vision_config") or {}
-    side, patch = vision.get("image_size"), vision.get("patch_size")
-    if not isinstance(side, int) or not isinstance(patch, int):
-        length = config.get("image_seq_length")
+
+
+def _image_tokens(config: dict[str, Any], frames: int, video: bool) -> int | None:
+    kind = model_type(config)
+    if kind == "gemma3":
+        pooled = config.get("mm_tokens_per_image", 256)
+        return frames * int(pooled) if pooled else None
+    patches = _patches(config)
+    if patches is None:
+        length = config.get("image_seq_length") if kind in ("llava", "vipllava") else None
         return length * frames if isinstance(length, int) else None
     # CLIP prepends a class token, SigLIP has none; "default" drops the first token, "full" keeps all. VipLLaVA drops.
-    tokens = (side // patch) ** 2 + (0 if "siglip" in str(vision.get("model_type")) else 1)
-    if model_type(config) == "vipllava" or config.get("vision_feature_select_strategy", "default") == "default":
-        tokens -= 1
-    return tokens * frames
+    class_token = 0 if "siglip" in str(config["vision_config"].get("model_type")) else 1
+    dropped = int(kind == "vipllava" or config.get("vision_feature_select_strategy", "default") == "default")
+    if kind in ("llava", "vipllava") or (kind == "video_llava" and not video):
+        return frames * (patches + class_token - dropped)
+    if kind == "video_llava":  # the class token stays
+        return frames * (patches + class_token)
+    if kind == "llava_next_video" and video:
+        return frames * (patches // 4)
+    if kind == "llava_onevision" and video:  # one for the end of the video
+        return frames * math.ceil(math.isqrt(patches) / 2) ** 2 + 1
+    if kind == "llava_onevision" and frames > 1:  # several pictures are not cut up
+        return frames * (patches + 1 - dropped)
+    if kind == "internvl" and video:
+        return frames * int(patches * float(config.get("downsample_ratio", 0.5)) ** 2)
+    if kind == "smolvlm" and video:
+        return frames * int(patches / int(config.get("scale_factor", 2)) ** 2)
+    return frames * patches if kind == "paligemma" else None
+
+
+def _patches(config: dict[str, Any]) -> int | None:
+    """Patches of a picture of the size that the vision tower is made for; ``None`` where the config does not say."""
+    vision = config.get("vision_config")
+    if not isinstance(vision, dict):
+        return None
+    sides = []
+    for key in ("image_size", "patch_size"):
+        value = vision.get(key)
+        pair = value if isinstance(value, list) else [value, value]
+        if len(pair) != 2 or not all(isinstance(side, int) and side > 0 for side in pair):
+            return None
+        sides.append(pair)
+    (height, width), (tall, wide) = sides
+    return int((height // tall) * (width // wide))
 
 
 def context_length(config: dict[str, Any]) -> int | None:
@@ -66,25 +118,27 @@ def context_length(config: dict[str, Any]) -> int | None:
     return None
 
 
-def overflow(config: dict[str, Any], frames: int, prompt_tokens: int, new_tokens: int) -> str:
+def overflow(config: dict[str, Any], frames: int, prompt_tokens: int, new_tokens: int, media: str = "auto") -> str:
     """Why ``frames`` frames, ``prompt_tokens`` of text and ``new_tokens`` do not fit the context; "" if they do.
 
-    "" as well where the config does not say enough.
+    "" as well where the config does not say enough. ``media`` as for :func:`image_tokens`.
     """
-    each, context = image_tokens(config), context_length(config)
-    if each is None or context is None:
+    seen, context = image_tokens(config, frames, media), context_length(config)
+    if seen is None or context is None:
         return ""
-    total = frames * each + prompt_tokens + new_tokens
+    total = seen + prompt_tokens + new_tokens
     if total <= context:
         return ""
-    fitting = (context - prompt_tokens - new_tokens) // each
-    mend = (
-        f"use --frames {fitting}" + (" or fewer" if fitting > 1 else "") if fitting >= 1 else "use fewer --new-tokens"
-    )
-    return (
-        f"{counted(frames, 'frame')} × {each:,} tokens + {prompt_tokens:,} prompt + {new_tokens:,} new"
-        f" = {total:,} > {context:,} context; {mend}"
-    )
+
+    def fits(fewer: int) -> bool:
+        needed = image_tokens(config, fewer, media)
+        return needed is not None and needed + prompt_tokens + new_tokens <= context
+
+    fitting = next((fewer for fewer in range(frames - 1, 0, -1) if fits(fewer)), 0)
+    mend = f"use --frames {fitting}" + (" or fewer" if fitting > 1 else "") if fitting else "use fewer --new-tokens"
+    each, rest = divmod(seen, max(frames, 1))
+    pictures = f"{counted(frames, 'frame')} × {each:,} tokens" + (f" + {rest:,}" if rest else "")
+    return f"{pictures} + {prompt_tokens:,} prompt + {new_tokens:,} new = {total:,} > {context:,} context; {mend}"
 
 
 def parameters(config: dict[str, Any]) -> dict[str, int] | None:

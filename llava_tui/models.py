@@ -38,7 +38,7 @@ class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
     path: str = ""
     model_type: str = ""
     family: str = ""
-    """``known`` (tried with this version), ``untested``, or ``not a vision-language model``."""
+    """``tested`` (its family runs in the tests), ``untested``, or ``not a vision-language model``."""
     bytes: int = 0
     """On disk."""
     complete: bool = True
@@ -53,7 +53,7 @@ PRESETS: tuple[ModelEntry, ...] = (
         name=DEMO,
         source="preset",
         model_type="llava",
-        family="known",
+        family="tested",
         note="26 million parameters, random weights, built on this machine on first use (104 MB); no download",
     ),
     *(
@@ -61,7 +61,7 @@ PRESETS: tuple[ModelEntry, ...] = (
             name=preset.name,
             source="preset",
             model_type=preset.config["model_type"],
-            family="known" if preset.config["model_type"] in architecture.KNOWN_FAMILIES else "untested",
+            family="tested" if preset.config["model_type"] in architecture.KNOWN_FAMILIES else "untested",
             complete=False,
             problem="only with --weights random",
             note=f"{preset.parameters:,} parameters, {units.size(2 * preset.parameters)} in half precision",
@@ -234,11 +234,11 @@ def _entry(name: str, source: str, folder: Path) -> list[ModelEntry]:
         return [ModelEntry(name=name, source=source, path=str(folder), bytes=size, complete=False, problem=str(error))]
     kind = architecture.model_type(config)
     if architecture.is_eventgpt(config):
-        family, problem = "known", "" if has_weights(folder) else "weights are missing"
+        family, problem = "tested", "" if has_weights(folder) else "weights are missing"
     elif not architecture.is_vlm(config):
         family, problem = "not a vision-language model", "llava-tui profiles vision-language models"
     else:
-        family, problem = ("known" if kind in architecture.KNOWN_FAMILIES else "untested"), ""
+        family, problem = ("tested" if kind in architecture.KNOWN_FAMILIES else "untested"), ""
     complete = has_weights(folder)
     return [
         ModelEntry(

@@ -55,6 +55,34 @@ def test_tokens_a_frame() -> None:
     assert architecture.image_tokens(changed(model_type="qwen2_vl")) is None
 
 
+def test_tokens_of_published_models_are_those_of_their_papers() -> None:
+    def seen(kind: str, side: int, patch: int, frames: int, media: str = "auto", **values: Any) -> int | None:
+        tower = {"model_type": values.pop("tower", "siglip_vision_model"), "image_size": side, "patch_size": patch}
+        return architecture.image_tokens({"model_type": kind, "vision_config": tower, **values}, frames, media)
+
+    assert seen("llava_onevision", 384, 14, 32, vision_feature_select_strategy="full") == 32 * 196 + 1
+    assert seen("llava_onevision", 384, 14, 3, "image", vision_feature_select_strategy="full") == 3 * 730
+    assert seen("llava_next_video", 336, 14, 16, tower="clip_vision_model") == 16 * 144
+    assert seen("video_llava", 224, 14, 8, tower="clip_vision_model") == 2056
+    assert seen("video_llava", 224, 14, 8, "image", tower="clip_vision_model") == 8 * 256
+    assert seen("smolvlm", 384, 14, 8, scale_factor=3) == 8 * 81
+    assert seen("paligemma", 224, 14, 1) == 256
+    assert seen("gemma3", 896, 14, 2) == 512
+    tiles = {"model_type": "internvl", "vision_config": {"image_size": [448, 448], "patch_size": [14, 14]}}
+    assert architecture.image_tokens(tiles, 4) == 4 * 256
+    assert architecture.image_tokens(tiles, 4, "image") is None  # cut into tiles by its shape
+    assert all(architecture.image_tokens(changed(model_type=kind), 0) == 0 for kind in architecture.KNOWN_FAMILIES)
+
+
+@pytest.mark.parametrize("kind", architecture.KNOWN_FAMILIES)
+@pytest.mark.parametrize(
+    "part", ["broken", [], {"image_size": "9", "patch_size": 0}, {"image_size": [1], "patch_size": 9}]
+)
+def test_a_damaged_config_tells_nothing(kind: str, part: Any) -> None:
+    damaged = {"model_type": kind, "vision_config": part, "mm_tokens_per_image": "many", "downsample_ratio": "half"}
+    assert architecture.image_tokens(damaged, 2) is None
+
+
 def test_overflow_says_the_sum_and_what_fits() -> None:
     assert (
         architecture.overflow(CONFIG, 8, 40, 64)
@@ -67,6 +95,13 @@ def test_overflow_says_the_sum_and_what_fits() -> None:
     assert architecture.overflow(CONFIG, 1, 40, 4000).endswith("; use fewer --new-tokens")
     assert architecture.overflow(CONFIG, 1, 40, 4000).startswith("1 frame × 576")
     assert architecture.overflow(changed(text_config={}), 100, 40, 64) == ""
+    siglip = {"model_type": "siglip_vision_model", "image_size": 384, "patch_size": 14}
+    video = changed(model_type="llava_onevision", vision_config=siglip)
+    assert (
+        architecture.overflow(video, 21, 40, 64)
+        == "21 frames × 196 tokens + 1 + 40 prompt + 64 new = 4,221 > 4,096 context; use --frames 20 or fewer"
+    )
+    assert architecture.overflow(video, 21, 40, 64, "image").endswith("; use --frames 5 or fewer")
 
 
 @pytest.mark.parametrize(

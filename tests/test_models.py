@@ -180,6 +180,7 @@ def test_deeply_nested_json_is_broken_too(hub: Path, tmp_path: Path) -> None:
 def test_everything_on_the_machine_is_listed(hub: Path, tmp_path: Path) -> None:
     cached(hub, "llava-hf/llava-1.5-7b-hf")
     cached(hub, "Qwen/Qwen2-VL-2B-Instruct", config={**CONFIG, "model_type": "qwen2_vl"})
+    cached(hub, "CohereLabs/aya-vision-8b", config={**CONFIG, "model_type": "aya_vision"})
     cached(hub, "meta/llama", config=TEXT)
     cached(hub, "a/half--done", weights=False)
     (hub / "datasets--x--y").mkdir()
@@ -193,6 +194,7 @@ def test_everything_on_the_machine_is_listed(hub: Path, tmp_path: Path) -> None:
     entries = {entry.name: entry for entry in models.scan([tmp_path / "mine", alone, tmp_path / "gone"])}
     assert list(entries) == [
         *NAMES,
+        "CohereLabs/aya-vision-8b",
         "Qwen/Qwen2-VL-2B-Instruct",
         "a/half--done",
         "llava-hf/llava-1.5-7b-hf",
@@ -202,10 +204,13 @@ def test_everything_on_the_machine_is_listed(hub: Path, tmp_path: Path) -> None:
         str(alone),
     ]
     llava = entries["llava-hf/llava-1.5-7b-hf"]
-    assert (llava.source, llava.model_type, llava.family, llava.complete) == ("hub cache", "llava", "known", True)
+    assert (llava.source, llava.model_type, llava.family, llava.complete) == ("hub cache", "llava", "tested", True)
     assert llava.bytes == 1000 + len(json.dumps(CONFIG))
     assert not llava.problem
-    assert entries["Qwen/Qwen2-VL-2B-Instruct"].family == "untested"
+    assert entries["Qwen/Qwen2-VL-2B-Instruct"].family == "tested"
+    assert entries["CohereLabs/aya-vision-8b"].family == "untested"
+    assert not entries["CohereLabs/aya-vision-8b"].problem, "it is not refused"
+    models.check_model("CohereLabs/aya-vision-8b")
     assert entries["meta/llama"].family == "not a vision-language model"
     assert entries["meta/llama"].problem
     assert not entries["a/half--done"].complete
@@ -243,7 +248,7 @@ def test_a_genuine_checkpoint_is_found_in_the_cache(hub: Path) -> None:
     snapshot = hub / "models--someone--tiny" / "snapshots" / "0123"
     build_tiny(snapshot)
     (entry,) = (entry for entry in models.scan() if entry.source == "hub cache")
-    assert (entry.name, entry.model_type, entry.family, entry.complete) == ("someone/tiny", "llava", "known", True)
+    assert (entry.name, entry.model_type, entry.family, entry.complete) == ("someone/tiny", "llava", "tested", True)
     assert entry.bytes == sum(file.stat().st_size for file in snapshot.iterdir())
     models.check_model("someone/tiny")
     models.check_model(str(snapshot))

@@ -157,7 +157,7 @@ def _idefics3(transformers: Any, config: Any, prefix: str = "Idefics3") -> dict[
     images = getattr(transformers, f"{prefix}ImageProcessor")
     return {
         "image_processor": images(size={"longest_edge": 4 * _side(config)}, max_image_size=tile),
-        "image_seq_len": (_side(config) // _patch(config) // config.scale_factor) ** 2,
+        "image_seq_len": int((_side(config) // _patch(config)) ** 2 / config.scale_factor**2),
     }
 
 

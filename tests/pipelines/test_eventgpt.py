@@ -266,7 +266,7 @@ def test_each_pipeline_refuses_the_others_models(checkpoint: Path, tiny: Path) -
         models.check_eventgpt(str(tiny))
     models.check_eventgpt(str(checkpoint))
     (entry,) = (entry for entry in models.scan([checkpoint]) if entry.source == "folder")
-    assert (entry.family, entry.problem) == ("known", "")
+    assert (entry.family, entry.problem) == ("tested", "")
 
 
 def test_the_demo_is_built_here(probe: RecordingProbe, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -10,26 +10,46 @@ import numpy as np
 import pytest
 from tiny_families import FAMILIES, VIDEO
 
+from llava_tui import architecture, models
+from llava_tui.pipelines import built_processors
+
 pytestmark = pytest.mark.models
 
 NOISE = np.random.default_rng(0).integers(0, 256, (4, 48, 64, 3), dtype=np.uint8)
+PICTURES = ("internvl", "smolvlm")
+"""Families that write a video as the pictures it is of."""
+_SIZED = ("llava_next", "llava_next_video", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl", "smolvlm", "idefics3")
+UNTOLD = {
+    *((family, "image", several) for family in _SIZED for several in (False, True)),
+    *((family, "video", several) for family in ("qwen2_vl", "qwen2_5_vl", "qwen3_vl") for several in (False, True)),
+    ("llava_onevision", "image", False),
+}
+"""Where the size of the picture decides: family, kind, and whether there are several pictures."""
 DARK = np.full_like(NOISE, 20)
+
+
+def prepared(folder: Path, frames: np.ndarray, kind: str) -> tuple[Any, Any]:
+    """The processor of a model, and its tensors of a prompt about ``frames``, as pictures or as one video."""
+    from transformers import AutoProcessor
+    from transformers.video_utils import VideoMetadata
+
+    processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
+    pictures = 1 if kind == "video" else len(frames)
+    content = [{"type": kind}] * pictures + [{"type": "text", "text": "What moves?"}]
+    text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    given: dict[str, Any] = {"images": [list(frames)]}
+    if kind == "video":
+        metadata = VideoMetadata(total_num_frames=8, fps=2, frames_indices=[0, 2, 4, 6][: len(frames)], duration=4.0)
+        given = {"videos": [frames], "do_sample_frames": False, "video_metadata": [metadata]}
+    return processor, processor(text=[text], return_tensors="pt", **given)
 
 
 def said(folder: Path, frames: np.ndarray, kind: str) -> list[int]:
     """Eight new token ids of plain ``generate()`` about the first of ``frames``, or about all of them as a video."""
-    from transformers import AutoModelForImageTextToText, AutoProcessor
-    from transformers.video_utils import VideoMetadata
+    from transformers import AutoModelForImageTextToText
 
-    processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
     model = AutoModelForImageTextToText.from_pretrained(folder, local_files_only=True)
-    content = [{"type": kind}, {"type": "text", "text": "What moves?"}]
-    text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-    given: dict[str, Any] = {"images": [[frames[0]]]}
-    if kind == "video":
-        metadata = VideoMetadata(total_num_frames=8, fps=2, frames_indices=[0, 2, 4, 6], duration=4.0)
-        given = {"videos": [frames], "do_sample_frames": False, "video_metadata": [metadata]}
-    batch = processor(text=[text], return_tensors="pt", **given)
+    _, batch = prepared(folder, frames if kind == "video" else frames[:1], kind)
     ids = model.generate(**batch, do_sample=False, min_new_tokens=8, max_new_tokens=8)
     return list(ids[0, batch["input_ids"].shape[1] :].tolist())
 
@@ -52,3 +72,36 @@ def test_a_tiny_model_is_of_its_family_and_small(family: str, tiny_family: Calla
     assert AutoConfig.from_pretrained(folder, local_files_only=True).model_type == family
     assert GenerationConfig.from_pretrained(folder, local_files_only=True).eos_token_id == 2
     assert sum(file.stat().st_size for file in folder.iterdir()) < 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("family", "kind", "frames"),
+    [
+        *((family, "image", frames) for family in FAMILIES for frames in (1, 2, 4)),
+        *((family, "video", frames) for family in VIDEO for frames in (2, 4)),
+    ],
+)
+def test_tokens_a_frame_are_told_by_the_config_only_where_they_are_those_of_the_processor(
+    family: str, kind: str, frames: int, tiny_family: Callable[[str], Path]
+) -> None:
+    folder = tiny_family(family)
+    told = architecture.image_tokens(models.read_config(folder), frames, kind)
+    processor, batch = prepared(folder, NOISE[:frames], kind)
+    token = processor.tokenizer.convert_tokens_to_ids(
+        getattr(processor, "video_token" if kind == "video" and family not in PICTURES else "image_token")
+    )
+    if family == "gemma3":
+        token = processor.tokenizer.image_token_id
+    counted = int((batch["input_ids"] == token).sum())
+    assert counted
+    assert told == (None if (family, kind, frames > 1) in UNTOLD else counted)
+    if kind == "video":
+        assert architecture.image_tokens(models.read_config(folder), frames) == told
+
+
+def test_every_tested_family_is_listed_as_such(tiny_family: Callable[[str], Path]) -> None:
+    assert set(architecture.KNOWN_FAMILIES) == set(FAMILIES) == set(built_processors.FAMILIES)
+    assert set(architecture.VIDEO_FAMILIES) == set(VIDEO)
+    for family in FAMILIES:
+        entries = [entry for entry in models.scan([tiny_family(family)]) if entry.source == "folder"]
+        assert [(entry.model_type, entry.family, entry.problem) for entry in entries] == [(family, "tested", "")]

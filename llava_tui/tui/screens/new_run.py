@@ -408,5 +408,6 @@ def _told(entry: ModelEntry) -> str:
     from llava_tui import units
     from llava_tui.session.reader import safe_text
 
-    parts = [entry.source, entry.model_type, units.size(entry.bytes) if entry.bytes else ""]
+    family = f"{entry.model_type} ({entry.family})" if entry.model_type else ""
+    parts = [entry.source, family, units.size(entry.bytes) if entry.bytes else ""]
     return safe_text(" · ".join(part for part in (*parts, entry.problem or entry.note) if part), 200)
