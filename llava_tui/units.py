@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 
 UNKNOWN = "—"
+MINUS = "−"
+"""In what people read; other programs are given numbers."""
 
 
 _TIMES = ((999.5, 1.0, "ns"), (999_500, 1e3, "µs"), (999_500_000, 1e6, "ms"), (math.inf, 1e9, "s"))
@@ -15,7 +17,7 @@ def duration(ns: float | None) -> str:
     """Nanoseconds as ``12 ns``, ``4.13 µs``, ``126 ms``, ``1.041 s``, ``02:05`` or ``2:05:03``; the sign is kept."""
     if ns is None or not math.isfinite(ns):
         return UNKNOWN
-    sign = "-" if ns < 0 else ""
+    sign = MINUS if ns < 0 else ""
     value = abs(ns)
     if value >= 59_999_500_000:
         return sign + clock(value)
@@ -38,25 +40,31 @@ def interval(low: float | None, high: float | None, n: int) -> str:
         places = max(places, 1 - math.floor(math.log10(apart)))
         places = min(places, 4 - math.floor(math.log10(max(value, 1.0))))
     places = 0 if unit == "ns" else min(max(places, 0), 3)
-    return f"{low / scale:.{places}f} … {high / scale:.{places}f} {unit}"
+    return f"{low / scale:.{places}f} … {high / scale:.{places}f} {unit}".replace("-", MINUS)
 
 
 def digits(value: float) -> str:
     """Three significant digits and at least one place below 100: ``4.13``, ``73.4``, ``126``."""
-    magnitude = abs(value)
-    return f"{value:.2f}" if magnitude < 9.995 else f"{value:.1f}" if magnitude < 99.95 else f"{value:.0f}"
+    size = abs(value)
+    text = f"{size:.2f}" if size < 9.995 else f"{size:.1f}" if size < 99.95 else f"{size:.0f}"
+    return MINUS + text if value < 0 else text
 
 
 def clock(ns: float | None) -> str:
     """Nanoseconds as a running time: ``02:34``, ``1:02:34``."""
     if ns is None or not math.isfinite(ns):
         return UNKNOWN
-    sign = "-" if ns < 0 else ""
+    sign = MINUS if ns < 0 else ""
     seconds = int(abs(ns) // 1e9)
     hours, rest = divmod(seconds, 3600)
     if hours:
         return f"{sign}{hours}:{rest // 60:02}:{rest % 60:02}"
     return f"{sign}{rest // 60:02}:{rest % 60:02}"
+
+
+def elapsed(ns: float) -> str:
+    """How long something has been going on, or did: ``6.2 s``, tenths below a minute, so that it is seen to move."""
+    return f"{max(ns, 0) / 1e9:.1f} s" if ns < 60e9 else clock(ns)
 
 
 def size(count: float | None) -> str:
@@ -78,12 +86,12 @@ def number(value: float | None, unit: str = "") -> str:
     return f"{digits(value)} {unit}".rstrip()
 
 
-def change(fraction: float | None) -> str:
-    """A relative change with its sign, one place: ``+4.2 %``, ``−0.3 %``."""
+def change(fraction: float | None, places: int = 1) -> str:
+    """A relative change with its sign: ``+4.2 %``, ``−0.3 %``."""
     if fraction is None or not math.isfinite(fraction):
         return UNKNOWN
-    value = round(100 * fraction, 1)
-    return f"{'+' if value > 0 else '−' if value < 0 else ''}{abs(value):.1f} %"
+    value = round(100 * fraction, places)
+    return f"{'+' if value > 0 else MINUS if value < 0 else ''}{abs(value):.{places}f} %"
 
 
 def counted(number: int, one: str, many: str = "") -> str:
@@ -95,5 +103,6 @@ def percent(fraction: float | None) -> str:
     """A fraction as ``10.8 %``."""
     if fraction is None or not math.isfinite(fraction):
         return UNKNOWN
-    value = fraction * 100
-    return f"{value:.2f} %" if abs(value) < 0.1 and value else f"{value:.1f} %"
+    value = abs(fraction) * 100
+    sign = MINUS if fraction < 0 else ""
+    return f"{sign}{value:.2f} %" if value < 0.1 and value else f"{sign}{value:.1f} %"

@@ -6,13 +6,15 @@ import math
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from operator import attrgetter
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from llava_tui import units
+from llava_tui.analysis.compared import Comparison, Family, Row, Side
 from llava_tui.analysis.fairness import clock, differences, utilization
 from llava_tui.analysis.measures import Measures, measures, median, median_of
+from llava_tui.analysis.sentence import names_of, sentence
 from llava_tui.analysis.shared import comparable, counterpart
 from llava_tui.analysis.statistics import RESOLVED, Floats
 from llava_tui.analysis.steps import case_ids
@@ -21,99 +23,16 @@ from llava_tui.analysis.verdict import (
     SESSIONS,
     Estimate,
     Method,
-    Verdict,
     decide,
     holm,
     paired,
     sessions,
     single,
 )
-from llava_tui.session.timeline import View
+
+__all__ = ["Asked", "Comparison", "Family", "Row", "Side", "asked_of", "compare", "compare_cases"]
 
 CLOCKS_DIFFER = 0.02
-POINTS_WORTH_TELLING = 5.0
-Family = Literal["run", "step", "stage", "metric"]
-
-
-@dataclass(frozen=True, slots=True)
-class Side:
-    """What is compared: a case of one session, or the same case of several sessions that belong together."""
-
-    label: str
-    views: tuple[View, ...]
-    case: str = ""
-    """Empty: every case that both sides have."""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One step, stage or metric of both sides."""
-
-    key: str
-    """A stage's path; ``wall``; or a metric's name."""
-    title: str
-    family: Family
-    """Rows of one family were asked together: Holm's adjustment is over them."""
-    unit: str
-    """``ns``, ``tok/s`` or ``frames/s``."""
-    a: float | None
-    """Median."""
-    b: float | None
-    effect: float | None
-    """Relative change of the value from A to B: +0.18 is 18 % more."""
-    low: float | None
-    """95 % interval of the effect."""
-    high: float | None
-    p: float | None
-    """Adjusted."""
-    n: int
-    """Pairs of rounds; sessions a side; with a single session, runs of the smaller side."""
-    verdict: Verdict
-    reason: str = ""
-    needed: int | None = None
-    """INCONCLUSIVE: rounds, or sessions a side, that would decide; ``None``: more than is sensible, or not known."""
-    cycles: float | None = None
-    """The effect in clock cycles, of device stages, where the two sides' clocks differ."""
-
-    @property
-    def change(self) -> float | None:
-        """B's median less A's."""
-        return None if self.a is None or self.b is None else self.b - self.a
-
-    @property
-    def depth(self) -> int:
-        return self.key.count(".") if self.family == "stage" else 0
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """B beside A. ``rows`` begin with the whole run, then steps with their stages, then metrics."""
-
-    a: str
-    b: str
-    case_a: str
-    case_b: str
-    method: Method
-    delta: float
-    verdict: Verdict
-    """The whole run's."""
-    sentence: str
-    rows: tuple[Row, ...]
-    reasons: tuple[str, ...]
-    """Why the two are NOT COMPARABLE."""
-    notes: tuple[str, ...]
-    """What else differs, and what to read with care."""
-    simulated: bool
-    spread: float | None
-    """The stored A/A spread that was used, of the whole run."""
-
-    def row(self, key: str) -> Row | None:
-        return next((row for row in self.rows if row.key == key), None)
-
-    @property
-    def slower(self) -> bool:
-        """Whether the whole run, a step or a metric got slower. Stages are told, and do not count here."""
-        return any(row.verdict == "slower" for row in self.rows if row.family != "stage")
 
 
 def compare(
@@ -153,14 +72,14 @@ def compare_cases(a: Side, b: Side, *, delta: float = DELTA, spread: Mapping[str
     if clocks[0] and clocks[1] and abs(math.log(clocks[1] / clocks[0])) > math.log1p(CLOCKS_DIFFER):
         ratio = clocks[1] / clocks[0]
         notes.append(
-            f"SM clock {clocks[0]:.0f} against {clocks[1]:.0f} MHz ({_signed(ratio - 1)}): "
+            f"SM clock {clocks[0]:.0f} against {clocks[1]:.0f} MHz ({units.change(ratio - 1)}): "
             "device stages are compared in cycles too"
         )
     shared = comparable(runs_a[0], runs_b[0], reasons)
     if shared:
         notes.append("stages that both have are compared by themselves, where they have equal tokens to work on")
     rows = _rows(runs_a, runs_b, method, bool(reasons), delta, spread or {}, ratio, shared)
-    names = _names(a, b)
+    names = names_of(a, b)
     busy = [median_of([utilization(of) for of in side]) for side in (runs_a, runs_b)]
     simulated = any(of.view.header.provenance == "simulated" for of in (*runs_a, *runs_b))
     return Comparison(
@@ -171,7 +90,7 @@ def compare_cases(a: Side, b: Side, *, delta: float = DELTA, spread: Mapping[str
         method=method,
         delta=delta,
         verdict="not comparable" if reasons else rows[0].verdict,
-        sentence=_sentence(names, rows, reasons, method, delta, busy),
+        sentence=sentence(names, rows, reasons, method, delta, busy),
         rows=tuple(rows),
         reasons=tuple(reasons),
         notes=tuple(notes),
@@ -354,80 +273,3 @@ def _estimate(x: list[Floats], y: list[Floats], method: Method, pairs: Any, rate
 def _relative(unit: str, log: float | None) -> float | None:
     """The relative change of a row's value, from the logarithm of the ratio of times."""
     return None if log is None else math.expm1(log if unit == "ns" else -log)
-
-
-# --- the sentence ----------------------------------------------------------------------------------------------------
-
-
-def _names(a: Side, b: Side) -> tuple[str, str]:
-    return (a.label, b.label) if a.label != b.label else (a.case, b.case)
-
-
-def _sentence(
-    names: tuple[str, str],
-    rows: list[Row],
-    reasons: Sequence[str],
-    method: Method,
-    delta: float,
-    busy: Sequence[float | None],
-) -> str:
-    a, b = names
-    if reasons:
-        return f"{b} cannot be compared with {a}: {'; '.join(reasons)}."
-    whole = rows[0]
-    effect = whole.effect or 0.0
-    alone = "single session" if method == "single session" else ""
-    interval = f"{_signed(whole.low)} … {_signed(whole.high)}" if whole.low is not None else "no interval"
-    if whole.verdict in ("faster", "slower"):
-        text = f"{b} is {_percent(effect)} {whole.verdict} than {a}" + (f" ({alone})" if alone else "")
-        parts = _blame(rows)
-    else:
-        if whole.verdict == "same":
-            text = f"{b} is the same as {a} within ±{100 * delta:g} % ({interval})"
-        else:
-            told = ", ".join(filter(None, (interval, alone)))
-            text = f"Not decided: {b} against {a} is {_signed(effect)} ({told})"
-            unit = "rounds" if method == "paired rounds" else "sessions a side"
-            text += f"; {whole.needed} {unit} would decide" if whole.needed else f"; {whole.reason}"
-        parts = [
-            f"step {place + 1} {_percent(row.effect or 0.0)} {row.verdict} ({_change(row)})"
-            for place, row in enumerate(row for row in rows if row.family == "step")
-            if row.verdict in ("faster", "slower")
-        ]
-    if None not in busy:
-        points = float(busy[1] or 0) - float(busy[0] or 0)
-        if abs(points) >= POINTS_WORTH_TELLING:
-            parts.append(f"GPU utilization {'+' if points > 0 else '−'}{abs(points):.0f} points")
-    return text + (f": {', '.join(parts)}" if parts else "") + "."
-
-
-def _blame(rows: list[Row]) -> list[str]:
-    """The steps that make the difference, the largest first, each with the stage that does it."""
-    total = rows[0].change or 0.0
-    steps = [(place, row) for place, row in enumerate((row for row in rows if row.family == "step"), 1)]
-    named = []
-    for place, step in sorted(steps, key=lambda pair: -abs(pair[1].change or 0.0)):
-        change = step.change
-        if change is None or step.verdict not in ("faster", "slower") or abs(change) < 0.1 * abs(total):
-            continue
-        stages = [row for row in rows if row.key.startswith(step.key + ".") and (row.change or 0.0) * change > 0]
-        most = max(stages, key=lambda row: abs(row.change or 0.0), default=None)
-        named.append(f"step {place} {_change(step)}" + (f" ({most.title})" if most is not None else ""))
-    return named[:3]
-
-
-def _change(row: Row) -> str:
-    change = row.change or 0.0
-    return ("+" if change > 0 else "−") + units.duration(abs(change))
-
-
-def _percent(fraction: float) -> str:
-    value = abs(100 * fraction)
-    return f"{value:.0f} %" if value >= 9.95 else f"{value:.1f} %"
-
-
-def _signed(fraction: float | None) -> str:
-    if fraction is None:
-        return units.UNKNOWN
-    value = round(100 * fraction, 1)
-    return ("+" if value > 0 else "−" if value < 0 else "") + _percent(value / 100)

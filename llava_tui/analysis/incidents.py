@@ -17,7 +17,7 @@ from llava_tui import events
 from llava_tui.analysis.statistics import outliers
 from llava_tui.analysis.trust import THROTTLE
 from llava_tui.session.timeline import View
-from llava_tui.units import duration, percent, size
+from llava_tui.units import duration, elapsed, percent, size
 
 Kind = Literal["error", "near out of memory", "throttling", "outlier", "cool-down"]
 KINDS: tuple[Kind, ...] = ("error", "near out of memory", "throttling", "outlier", "cool-down")
@@ -190,7 +190,7 @@ def _text(view: View, source: str, kind: Kind, row: int) -> str:
             return "the session failed" + (f": {one['reason']}" if one["reason"] else "")
         case "facts":
             rest: events.CoolDown = one["event"]
-            return f"run {rest.run} was taken back ({rest.why}); rested {duration(rest.waited)}"
+            return f"run {rest.run} was taken back ({rest.why}); rested for {elapsed(rest.waited)}"
         case _:
             return f"GPU {one['gpu']}: {one['reasons']['*']}"
 

@@ -6,13 +6,25 @@ from __future__ import annotations
 from typing import TypeVar
 
 from llava_tui import units
-from llava_tui.events import CoolDown, Ended, GpuState, Preflight, Profile, SelfTest, SessionFact, StageProfile, WarmUp
+from llava_tui.events import (
+    BrokenItem,
+    CoolDown,
+    Ended,
+    GpuState,
+    Preflight,
+    Profile,
+    Resumed,
+    SelfTest,
+    SessionFact,
+    StageProfile,
+    WarmUp,
+)
 from llava_tui.session.timeline import View
 
 TOP = 3
 """Operators shown a stage."""
 THROTTLED = 0x8 | 0x20 | 0x40 | 0x80
-F = TypeVar("F", WarmUp, CoolDown)
+F = TypeVar("F", WarmUp, CoolDown, Resumed)
 
 
 def sentence(fact: SessionFact) -> str:
@@ -28,6 +40,10 @@ def sentence(fact: SessionFact) -> str:
             return "cool-down: " + _cool_down(fact)
         case Ended():
             return f"ended: {fact.text}"
+        case BrokenItem():
+            return f"item {fact.item} left out: {fact.reason}"
+        case Resumed():
+            return "resumed: " + _resumed(fact)
         case Profile():
             return "profile: " + (f"none: {fact.problem}" if fact.problem else _profile_head(fact))
     raise TypeError(fact)
@@ -39,6 +55,7 @@ def head(view: View) -> list[str]:
     if (preflight := view.fact(Preflight)) is not None:
         lines += [("machine", text) for text in [_host(preflight), *map(_gpu, preflight.gpus), *_no_gpu(preflight)]]
         lines += [("warning", text) for text in preflight.warnings]
+    lines += [("resumed", _resumed(event)) for event in _all(view, Resumed)]
     lines += [("warm-up", _warm_up(event)) for event in _all(view, WarmUp)]
     if (test := view.fact(SelfTest)) is not None:
         lines.append(("measuring", _self_test(test)))
@@ -124,15 +141,20 @@ def _warm_up(fact: WarmUp) -> str:
 def _self_test(fact: SelfTest) -> str:
     if fact.overhead is None or fact.low is None or fact.high is None:
         return f"not tested: {fact.reason}" if fact.reason else ""
-    over, low, high = (f"{value * 100:+.2f} %" for value in (fact.overhead, fact.low, fact.high))
+    over, low, high = (units.change(value, 2) for value in (fact.overhead, fact.low, fact.high))
     verdict = {"above": ": ABOVE 1 %", "unclear": ": above 1 %, or too noisy to tell"}.get(fact.verdict, "")
     pairs = f"{units.counted(len(fact.bare), 'pair')} of {fact.case}, the hooks on the model in both"
     return f"costs {over} ({low} … {high} in {pairs}){verdict}"
 
 
+def _resumed(fact: Resumed) -> str:
+    left = units.counted(fact.left, "item")
+    return f"after run {fact.run}, with {left} left, by another process: its load, caches and temperature are others"
+
+
 def _cool_down(fact: CoolDown) -> str:
     then = "" if fact.temperature_c is None else f", then {fact.temperature_c:.0f} °C"
-    return f"run {fact.run} was taken back: {fact.why}; rested {units.duration(fact.waited)}{then}"
+    return f"run {fact.run} was taken back: {fact.why}; rested for {units.elapsed(fact.waited)}{then}"
 
 
 def _profile_head(fact: Profile) -> str:

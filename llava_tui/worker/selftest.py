@@ -10,6 +10,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
+from llava_tui import units
 from llava_tui.events import SelfTest
 
 PAIRS = 5
@@ -53,5 +54,5 @@ def words(test: SelfTest) -> str:
     if test.verdict not in ("above", "unclear") or test.overhead is None or test.low is None or test.high is None:
         return ""
     sure = "" if test.verdict == "above" else ", or the machine is too noisy to tell"
-    over, low, high = (f"{value * 100:+.2g} %" for value in (test.overhead, test.low, test.high))
+    over, low, high = (units.change(value, 2) for value in (test.overhead, test.low, test.high))
     return f"measuring costs {over} ({low} … {high}) on {test.case}: more than {PROMISED * 100:g} %{sure}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from llava_tui.units import UNKNOWN as NONE
-from llava_tui.units import clock, digits, duration, interval
+from llava_tui.units import clock, digits, duration, elapsed, interval
 
 __all__ = ["NONE", "clock", "digits", "duration", "elapsed", "energy", "gib", "interval", "memory", "percent", "share"]
 
@@ -39,11 +39,6 @@ def memory(value: float | None) -> str:
     if value < 2**30:
         return f"{value / 2**20:.0f} MiB"
     return f"{value / 2**30:.1f} GiB"
-
-
-def elapsed(ns: float) -> str:
-    """How long something has been going on: tenths below a minute, so that it is seen to move."""
-    return f"{max(ns, 0) / 1e9:.1f} s" if ns < 60e9 else clock(ns)
 
 
 def energy(joules: float | None) -> str:

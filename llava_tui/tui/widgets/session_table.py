@@ -14,7 +14,7 @@ from llava_tui.tui.widgets.cells import TEXT, Line, Run, clip, fit, left, plain,
 from llava_tui.tui.widgets.columns import Column, fitting
 from llava_tui.tui.widgets.page import Page
 from llava_tui.tui.widgets.signs import GRADE_STYLES, MARKS, VERDICTS
-from llava_tui.units import UNKNOWN, clock
+from llava_tui.units import UNKNOWN, change, clock
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -226,11 +226,8 @@ def _verdict(entry: Entry) -> tuple[str, str]:
 
 
 def signed(effect: float) -> str:
-    """A relative change: ``+18.2 %``."""
-    value = round(100 * effect, 1)
-    if abs(value) >= 1000:
-        return f"×{1 + effect:.3g}"
-    return f"{'+' if value > 0 else '−' if value < 0 else ''}{abs(value):.1f} %"
+    """A relative change: ``+18.2 %``, ``×12.3``."""
+    return f"×{1 + effect:.3g}" if abs(effect) >= 10 else change(effect)
 
 
 class _Drawn(Sequence[Line]):

@@ -185,9 +185,10 @@ def _row(row: StepRow, table: StepTable, columns: dict[str, int], steps: dict[st
 
 
 def _detail(row: StepRow, table: StepTable) -> str:
-    if row.path == "generate.prefill" and table.ttft.median is not None:
+    # Whatever step holds them: EventGPT's groupings have them in others.
+    if row.path.endswith(".prefill") and table.ttft.median is not None:
         return f"TTFT {figures.duration(table.ttft.median)}"
-    if row.path == "generate.decode" and table.tokens_per_second.median is not None:
+    if row.path.endswith(".decode") and table.tokens_per_second.median is not None:
         return f"{figures.digits(table.tokens_per_second.median)} tok/s"
     return ""
 
