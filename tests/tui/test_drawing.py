@@ -56,6 +56,24 @@ def test_the_table_shows_steps_stages_and_what_is_unaccounted(timeline: Timeline
     assert "20.0 %" in lines[4]
 
 
+def test_prefill_and_decode_say_their_figures_whatever_step_holds_them(tmp_path: Path) -> None:
+    other = {"generate": "prefill", "generate.prefill": "prefill.prefill", "generate.decode": "decode.decode"}
+
+    def moved(event: events.Event) -> events.Event:
+        if isinstance(event, events.StageTree):
+            stages = [events.StageInfo(other.get(info.path, info.path), info.title) for info in event.stages]
+            return msgspec.structs.replace(event, stages=[*stages, events.StageInfo("decode", "5 decode")])
+        if isinstance(event, events.RunEnd):
+            return msgspec.structs.replace(event, stages=[other.get(path, path) for path in event.stages])
+        return event
+
+    view = Timeline.open(record(tmp_path / "5stage", [(name, moved(event)) for name, event in course()])).now()
+    lines = lines_of("steps", view)
+    assert "TTFT 788 ms" in row(lines, "├ prefill") or "TTFT 788 ms" in row(lines, "└ prefill")
+    assert sum("TTFT" in line for line in lines[:-1]) == 1, "of the stage, not of the step too"
+    assert "12.4 tok/s" in next(line for line in lines if "decode" in line and "tok/s" in line)
+
+
 def test_a_stage_that_could_not_be_told_apart_is_never_0(tmp_path: Path) -> None:
     view = Timeline.open(record(tmp_path / "hole", course(hole=True))).now()
     line = row(lines_of("steps", view), "projector")

@@ -14,7 +14,7 @@ from textual.timer import Timer
 from textual.widgets import Input
 
 from llava_tui.tui import actions
-from llava_tui.tui.screens.base import ActionScreen
+from llava_tui.tui.screens.starting import StartingScreen
 from llava_tui.tui.widgets.canvas import LineCanvas
 from llava_tui.tui.widgets.cells import TEXT, Line, fit
 from llava_tui.tui.widgets.fields import FieldChanged, Fields, Picker, TextField
@@ -37,7 +37,7 @@ SIDE = 58
 """Columns of the form beside the plan."""
 
 
-class NewRunScreen(ActionScreen):
+class NewRunScreen(StartingScreen):
     """Fields on one side; what the plan comes to on the other. Nothing is started before it is asked for."""
 
     NAME = "new-run"
@@ -49,28 +49,22 @@ class NewRunScreen(ActionScreen):
 
     def __init__(self, folder: Path, values: dict[str, Any]) -> None:
         """``values``: a plan as a session's header keeps it; nothing: what was typed here last, else the defaults."""
-        super().__init__()
+        super().__init__(folder)
         from llava_tui.tui.form import FIELDS, Form
 
-        self.folder = folder
         self.values = values
         self.form: Form = Form(values)
         # Kept here: within a container they are not found before that is mounted.
         self._body = Container(id="body")
         self._fields = Fields(FIELDS, self.form.texts)
         self._page = Page(id="plan")
-        self.plan: Plan | None = None
-        """What the form says; ``None`` where that cannot be a plan."""
         self.prepared: Plan | None = None
         """The same, resolved and checked; ``None`` before it was."""
-        self._problem = ""
         self._estimate: Estimate | None = None
         self._said: tuple[str, str] = ("", TEXT)
         self._rest: Timer | None = None
         self._asked = 0
         self._checking = False
-        self._starting = False
-        self._leaving = False
         self._models: list[ModelEntry] | None = None
         self._sessions: list[SessionInfo] | None = None
 
@@ -142,13 +136,13 @@ class NewRunScreen(ActionScreen):
         """Says at once whether it can be a plan; looks at model and inputs when the typing rests."""
         from llava_tui.plan import PlanError
 
-        if self._said[0] and not self._starting:
+        if self._said[0] and not self.starting:
             self._said = ("", TEXT)
-        before, self._problem = self.plan, ""
+        before, self.problem = self.plan, ""
         try:
             self.plan = self.form.plan()
         except PlanError as error:
-            self.plan, self._problem = None, str(error)
+            self.plan, self.problem = None, str(error)
             self._fields.mark_wrong(self.form.wrong(error))
         else:
             self._fields.mark_wrong("")
@@ -164,7 +158,7 @@ class NewRunScreen(ActionScreen):
     def _check(self) -> None:
         """One at a time, in a thread."""
         self._rest = None
-        if self.plan is None or self._checking or self._starting:
+        if self.plan is None or self._checking or self.starting:
             return
         self._checking = True
         work = threading.Thread(
@@ -208,13 +202,13 @@ class NewRunScreen(ActionScreen):
         if asked != self._asked:
             self._check()
             return
-        self._take(prepared)
+        self.take(prepared)
 
-    def _take(self, prepared: Plan | str) -> None:
+    def take(self, prepared: Plan | str) -> None:
         from llava_tui.plan import PlanError
 
         if isinstance(prepared, str):
-            self._problem = prepared
+            self.problem = prepared
             self._fields.mark_wrong(self.form.wrong(PlanError(prepared)))
         else:
             self.prepared = prepared
@@ -234,7 +228,7 @@ class NewRunScreen(ActionScreen):
         planned = Planned(
             help=f"{field.title}: {field.help}" if field is not None else "",
             plan=plan,
-            problem=self._problem,
+            problem=self.problem,
             checked=self.prepared is not None,
             estimate=self._estimate,
             command=self._command(plan) if plan is not None else "",
@@ -327,80 +321,15 @@ class NewRunScreen(ActionScreen):
     def _copy(self, what: str) -> None:
         plan = self.prepared or self.plan
         if plan is None:
-            self.say(f"there is no plan to copy: {self._problem}", "bad")
+            self.say(f"there is no plan to copy: {self.problem}", "bad")
             return
         self.app.copy_to_clipboard(self._command(plan) if "command" in what else plan.to_toml())
         self.say(f"{what} was copied, if the terminal takes it (OSC 52)", "good")
 
-    def _words(self, plan: Plan) -> list[str]:
-        """The command line that does the same."""
-        from llava_tui.command_line import arguments
-        from llava_tui.session.finding import sessions_folder
-
-        where = [] if sessions_folder() == self.folder.absolute() else ["--sessions", str(self.folder.absolute())]
-        return ["llava-tui", *where, *arguments(plan)]
-
     def _command(self, plan: Plan) -> str:
         from llava_tui.command_line import quoted
 
-        return quoted(self._words(plan))
-
-    def do_start(self) -> None:
-        """Checks once more, makes the session and opens the monitor on it."""
-        if self._starting:
-            return
-        if self.plan is None:
-            self.say(f"it cannot start: {self._problem}", "bad")
-            return
-        self._starting = True
-        self.say("checking model and inputs …")
-        threading.Thread(target=self._start, args=(self.app, self.plan), name="start-run", daemon=True).start()
-
-    def _start(self, app: App[Any], plan: Plan) -> None:
-        from llava_tui import starting
-
-        def tell(done: Any, *what: Any) -> None:
-            if app.is_running:
-                app.call_later(done, *what)
-
-        try:
-            prepared = starting.prepared_aside(plan)
-            tell(self._stage, "starting the worker …")
-            path, worker = starting.start(self.folder, prepared, self._words(prepared))
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is said, and the form stays
-            tell(self._failed, str(error) or type(error).__name__)
-            return
-        tell(self._started, path)
-        worker.wait()  # so that it is not left a zombie
-
-    def _stage(self, text: str) -> None:
-        if self.is_attached:
-            self.say(text)
-
-    def _failed(self, why: str) -> None:
-        self._starting = False
-        if self._leaving:
-            self.app.exit(message=why)
-        elif self.is_attached:
-            self.say("it did not start", "bad")
-            self._take(why)
-
-    def _started(self, path: Path) -> None:
-        self._starting = False
-        if self._leaving:
-            self.app.exit(message=f"the run goes on; llava-tui attach {path.name}")
-        elif self.is_attached:
-            while self.app.screen is not self:  # the keys, a list
-                self.app.pop_screen()
-            self.app.switch_screen(self.tui.monitor(path))
-
-    def do_leave(self) -> None:
-        """Leaves; a run that is being started is first seen to have begun."""
-        if self._starting:
-            self._leaving = True
-            self.say("leaving as soon as the worker is there …")
-        else:
-            self.app.exit()
+        return quoted(self.words(plan))
 
 
 def _told(entry: ModelEntry) -> str:

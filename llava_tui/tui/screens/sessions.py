@@ -21,9 +21,9 @@ from llava_tui.tui.screens.keeping import KeepingScreen
 from llava_tui.tui.widgets.canvas import LineCanvas
 from llava_tui.tui.widgets.cells import TEXT, Line, fit
 from llava_tui.tui.widgets.page import Page
+from llava_tui.tui.widgets.preview import Preview
 from llava_tui.tui.widgets.session_table import (
     Entry,
-    PaintedPage,
     SessionTable,
     draw_columns,
     draw_entry,
@@ -42,10 +42,6 @@ SHARE = 0.02
 """Of the time that looking may take: on a slow file system it is done less often."""
 AT_REST_S = 0.15
 """The cursor has to stay that long before what it is on is read."""
-BESIDE = 110
-"""From this many columns on the preview stands beside the list."""
-BELOW = 18
-"""From this many lines on it stands below."""
 MOST = 6
 """Sides of a comparison."""
 
@@ -77,7 +73,7 @@ class SessionsScreen(KeepingScreen):
         self.table = SessionTable(id="table")
         self._body = Container(id="body")
         self._columns = LineCanvas(id="columns")
-        self._preview = PaintedPage(id="preview")
+        self._preview = Preview(id="preview")
         self._catalogue: Catalogue | None = None
         self._digests: Digests | None = None
         self._said: tuple[str, str] = ("", TEXT)
@@ -124,13 +120,7 @@ class SessionsScreen(KeepingScreen):
         self.call_after_refresh(self.redraw)
 
     def _arrange(self) -> None:
-        width, height = self.app.size
-        body, preview = self._body, self._preview
-        beside = width >= BESIDE
-        preview.display = beside or height >= BELOW
-        body.styles.layout = "horizontal" if beside else "vertical"
-        preview.styles.width = min(max(width * 35 // 100, 42), 66) if beside else "1fr"
-        preview.styles.height = "1fr" if beside else max(height * 2 // 5 + 1, 9)
+        self._body.styles.layout = "horizontal" if self._preview.take_room(self.app.size) else "vertical"
 
     # --- what there is ----------------------------------------------------------------------------------------------
 
@@ -270,24 +260,9 @@ class SessionsScreen(KeepingScreen):
         return draw_entry(self._entry(self.shown[index]), width, chosen, datetime.date.today())
 
     def _draw_preview(self) -> None:
-        preview = self._preview
-        width, height = preview.size
         here = self.current()
-        if not preview.display or width < 4:
-            return
-        beside = self.app.size.width >= BESIDE
-        lines: list[Line] = []
-        if here is not None:
-            from llava_tui.tui.widgets.session_preview import draw_preview
-
-            tables = self._digests.tables(here.path) if self._digests is not None else None
-            lines = draw_preview(self._entry(here), tables, width - 3, height if beside else height - 1)
-        if beside:
-            lines += [[]] * (height - len(lines))
-            preview.set_lines([[(" │ ", "track"), *line] for line in lines])
-        else:
-            rule: Line = [("─" * width, "track")]
-            preview.set_lines([rule, *([("  ", TEXT), *line] for line in lines)])
+        tables = self._digests.tables(here.path) if self._digests is not None and here is not None else None
+        self._preview.show_session(self._entry(here) if here is not None else None, tables)
 
     def _heading(self, width: int) -> Line:
         said, style = self._said
