@@ -19,6 +19,7 @@ from llava_tui import architecture, models
 from llava_tui.events import ModelFacts, StageInfo
 from llava_tui.pipelines import compiling, event_streams
 from llava_tui.pipelines.base import PipelineError, Probe, RunResult, first_line, stage
+from llava_tui.pipelines.families import Parts
 from llava_tui.pipelines.hooks import Watch
 from llava_tui.pipelines.llava import LlavaPipeline
 from llava_tui.plan import DEMO, Case, Plan
@@ -216,7 +217,7 @@ class EventGptPipeline(LlavaPipeline):
         compiled, step = compiling.graphs(), self._compiled_step(case)
         with (
             Grouped(probe, self.plan.grouping) as told,
-            Watch(self.model, self._vision(), self._projector(), told) as watch,
+            Watch(self.model, self._parts(), told) as watch,
             torch.no_grad(),
         ):
             with stage(told, "read"):
@@ -345,8 +346,5 @@ class EventGptPipeline(LlavaPipeline):
                 raise
             raise PipelineError(f"a step of decoding cannot be compiled: {first_line(error)}") from error
 
-    def _vision(self) -> Any:
-        return self.model.tower
-
-    def _projector(self) -> Any:
-        return self.model.projector
+    def _parts(self) -> Parts:
+        return Parts((self.model.tower,), (self.model.projector,))

@@ -34,6 +34,7 @@ class TimedLoop:
         self, probe: Probe, after_prefill: Callable[[], None], forward: Callable[..., Any] | None = None
     ) -> None:
         """``forward`` runs the steps after the prefill: the model compiled, for one; else the model itself."""
+        self._prefilling = False
         self.probe = probe
         self.after_prefill = after_prefill
         self.forward = forward
@@ -41,6 +42,18 @@ class TimedLoop:
         """New tokens, one list a sequence, padding included; filled when the loop ends."""
         self.cached: int | None = None
         """Bytes that the cache of keys and values held when the loop ended."""
+
+    def begin_prefill(self) -> None:
+        """The prefill begins: by itself where the loop does, or earlier, for a model that encodes its pictures in
+        ``generate()``."""
+        self._prefilling = True
+        self.probe.begin("generate.prefill")
+
+    def end_prefill(self) -> None:
+        """It ends, if it has begun: to be called also where ``generate()`` raises."""
+        if self._prefilling:
+            self._prefilling = False
+            self.probe.end("generate.prefill")
 
     def __call__(
         self,
@@ -68,7 +81,9 @@ class TimedLoop:
                 input_ids, next_sequence_length=None if first else 1, is_first_iteration=first, **kwargs
             )
             out = (model if first else forward)(**inputs, return_dict=True)
-            kwargs = model._update_model_kwargs_for_generation(out, kwargs, is_encoder_decoder=False)
+            kwargs = model._update_model_kwargs_for_generation(
+                out, kwargs, is_encoder_decoder=model.config.is_encoder_decoder
+            )
             logits = out.logits[:, -1].to(copy=True, dtype=torch.float32, device=input_ids.device)
             del out, inputs  # the prefill's logits may be large: not to be held through the next step
             ids = logits_processor(input_ids, logits).argmax(-1)
@@ -81,10 +96,14 @@ class TimedLoop:
             # library reads it a token later; there our loop waits for the device where a plain generate() does not.
             return bool(unfinished.max() != 0)
 
-        with stage(self.probe, "generate.prefill"):
+        if not self._prefilling:
+            self.begin_prefill()
+        try:
             more = step(first=True)
             if not more:
                 self.new_ids = input_ids[:, prompt:].tolist()
+        finally:
+            self.end_prefill()
         self.after_prefill()
         if more:
             with stage(self.probe, "generate.decode"):

@@ -7,27 +7,43 @@ from contextlib import contextmanager
 from typing import Any
 
 from llava_tui.pipelines.base import Probe
+from llava_tui.pipelines.families import Parts
+
+_TOWER, _PROJECTOR = "encode.vision_tower", "encode.projector"
 
 
 class Watch:
-    """A context: the hooks are on the model within it and gone after it, however it is left."""
+    """A context: the hooks are on the model within it and gone after it, however it is left.
 
-    def __init__(self, model: Any, vision: Any, projector: Any, probe: Probe) -> None:
-        self.vision_calls = 0
-        """How often the vision tower was entered."""
+    A part that runs within another interrupts it: what is told of either is its own time, so that no time is told
+    twice (Qwen's projector is the vision tower's last module, or several on the way).
+    """
+
+    def __init__(self, model: Any, parts: Parts, probe: Probe) -> None:
         self._probe = probe
         self._open: list[str] = []
         self._encoding = False
+        self._seen = 0
+        self._again = 0
         self._checks: list[Any] = []
         self._marks: list[Any] = []
-        self._model, self._vision, self._projector = model, vision, projector
+        self._model, self._parts = model, parts
+
+    @property
+    def vision_calls(self) -> int:
+        """How often pictures were encoded: once in step 2, however often the tower was entered for it, and once more
+        for each time that it was entered later."""
+        return min(1, self._seen) + self._again
 
     def __enter__(self) -> Watch:
-        for module, path in ((self._vision, "encode.vision_tower"), (self._projector, "encode.projector")):
-            self._marks.append(module.register_forward_pre_hook(self._begin(path, counted=module is self._vision)))
-            self._marks.append(module.register_forward_hook(self._end(path)))
-        for layer in [*_layers(self._vision), *_layers(self._model.get_decoder())]:
-            self._checks.append(layer.register_forward_pre_hook(lambda *_: self._probe.check()))
+        towers, projectors = self._parts.towers, self._parts.projectors
+        for modules, path in ((towers, _TOWER), (projectors, _PROJECTOR)):
+            for module in modules:
+                self._marks.append(module.register_forward_pre_hook(self._begin(path)))
+                self._marks.append(module.register_forward_hook(self._end(path)))
+        for part in (*towers, _decoder(self._model)):
+            for layer in _layers(part):
+                self._checks.append(layer.register_forward_pre_hook(lambda *_: self._probe.check()))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -42,30 +58,48 @@ class Watch:
             yield
         finally:
             self._encoding = False
-            while self._open:  # a run that was cut within a module
-                self._probe.end(self._open.pop())
+            if self._open:  # a run that was cut within a module
+                self._probe.end(self._open[-1])
+                self._open.clear()
 
     def stop_checking(self) -> None:
         """From here on a check a token is enough: decoding is spared a hook a layer."""
         for handle in self._checks:
             handle.remove()
 
-    def _begin(self, path: str, counted: bool) -> Callable[..., None]:
+    def _begin(self, path: str) -> Callable[..., None]:
+        tower = path == _TOWER
+
         def hook(*_: Any) -> None:
-            self.vision_calls += counted
-            if self._encoding:
-                self._open.append(path)
-                self._probe.begin(path)
+            if not self._encoding:
+                self._again += tower
+                return
+            self._seen += tower
+            if self._open:
+                self._probe.end(self._open[-1])
+            self._open.append(path)
+            self._probe.begin(path)
 
         return hook
 
     def _end(self, path: str) -> Callable[..., None]:
         def hook(*_: Any) -> None:
-            if self._encoding:
-                self._open.remove(path)
-                self._probe.end(path)
+            if not self._encoding:
+                return
+            self._open.pop()
+            self._probe.end(path)
+            if self._open:
+                self._probe.begin(self._open[-1])
 
         return hook
+
+
+def _decoder(model: Any) -> Any:
+    """The language model, or what comes closest to it."""
+    try:
+        return model.get_decoder()
+    except (AttributeError, NotImplementedError):
+        return model
 
 
 def _layers(module: Any) -> list[Any]:

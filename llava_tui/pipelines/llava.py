@@ -1,55 +1,80 @@
-"""LLaVA through transformers: frames are images, encoded once, then generated from.
+"""Vision-language models through transformers: frames are encoded once, then generated from.
 
-Step 2 calls the model's own ``get_image_features``; step 3 hands what it returned to ``generate()`` as
-``mm_encoder_outputs``, which is what ``generate()`` does by itself, so the tokens are those of a plain call.
+Step 2 calls the model's own ``get_image_features`` or ``get_video_features``; step 3 hands what it returned to
+``generate()`` as ``mm_encoder_outputs``, which is what ``generate()`` does by itself, so the tokens are those of a
+plain call. A model that cannot be split so encodes within its prefill, and that is told as one.
 """
 
 from __future__ import annotations
 
-import inspect
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from llava_tui import architecture
-from llava_tui.events import StageInfo
-from llava_tui.pipelines import compiling
+from llava_tui.events import ModelFacts, StageInfo
+from llava_tui.pipelines import batching, compiling, families, overflow
 from llava_tui.pipelines.base import LLAVA_STAGES, PipelineError, Probe, RunResult, first_line, stage
+from llava_tui.pipelines.batching import Batching
+from llava_tui.pipelines.families import Parts
 from llava_tui.pipelines.frames import Frames, sample_frames
 from llava_tui.pipelines.hooks import Watch
 from llava_tui.pipelines.loading import LoadedModel
-from llava_tui.plan import Case
+from llava_tui.plan import Case, Plan
 from llava_tui.units import counted
 
 if TYPE_CHECKING:
-    from llava_tui.pipelines.generate import TimedLoop
+    from pathlib import Path
 
-_FALLBACK_PROMPT = "USER: {images}{prompt} ASSISTANT:"
-_PROJECTORS = ("multi_modal_projector", "connector")
+    from llava_tui.pipelines.generate import TimedLoop
 
 
 class LlavaPipeline(LoadedModel):
-    """One LLaVA-like model on one set of inputs (see :class:`llava_tui.pipelines.base.Pipeline`)."""
+    """One model that reads pictures on one set of inputs (see :class:`llava_tui.pipelines.base.Pipeline`)."""
 
     stages: tuple[StageInfo, ...] = LLAVA_STAGES
 
+    def __init__(self, plan: Plan) -> None:
+        super().__init__(plan)
+        self._family: dict[str, str] = {}
+        """What is known of how the model's family runs here."""
+
+    # --- what was loaded -------------------------------------------------------------------------------------------
+
     def _unsupported(self) -> str:
-        if callable(getattr(self.model.base_model, "get_image_features", None)) and self._projector() is not None:
-            return ""
-        return (
-            f"{self.model.config.model_type} models are not supported yet; "
-            f"use one of: {', '.join(architecture.KNOWN_FAMILIES)}"
-        )
+        kind = self.model.config.model_type
+        if not self.model.can_generate():
+            return f"{kind} models write no text; use a model that describes pictures"
+        if not families.reads_pictures(self.model):
+            return f"{kind} models read no pictures; use a vision-language model"
+        return ""
+
+    def _loaded(self) -> None:
+        super()._loaded()
+        kind = architecture.model_type(self.config)
+        tested, unsplit = kind in architecture.KNOWN_FAMILIES, families.unsplit(self.model)
+        self._family = {"family": "tested" if tested else "untested"} | ({"unsplit": unsplit} if unsplit else {})
+        if not tested:
+            self._warn(f"{kind} models are untested: each session checks them against plain generate(), no test does")
+        if unsplit:
+            self._warn(f"{kind} models cannot be split ({unsplit}): what encoding takes is a part of prefill")
+
+    def _facts(self, torch: Any, folder: Path | None) -> ModelFacts:
+        facts = super()._facts(torch, folder)
+        return msgspec.structs.replace(facts, extra=facts.extra | self._family)
 
     def check_case(self, case: Case) -> str:
         """Why ``case`` cannot run, or "". The model is loaded."""
         if problem := self.check_settings(case):
             return problem
-        image = self._image_token()
-        if image and image in self.plan.prompt:
-            return (
-                f"the prompt contains {image}, which stands for a frame: leave it out, frames are put in by themselves"
-            )
-        text = len(self.processor.tokenizer(self._prompt(case.frames)).input_ids) - case.frames
-        return architecture.overflow(self.config, case.frames, text, case.new_tokens)
+        tokens = {self._batching.token("image"), self._batching.token("video")}
+        for token in sorted(tokens if case.frames else ()):
+            if token in self.plan.prompt:
+                return (
+                    f"the prompt contains {token}, which stands for a frame: leave it out, frames are put in by "
+                    "themselves"
+                )
+        return overflow.before_running(self._batching, self.config, self.plan, case)
 
     def detokenize(self, ids: list[int]) -> str:
         """Text of new token ids, special tokens left out."""
@@ -65,18 +90,23 @@ class LlavaPipeline(LoadedModel):
 
         torch.manual_seed(seed)
         compiled, step = compiling.graphs(), self._compiled_step(case)
-        with Watch(self.model, self._vision(), self._projector(), probe) as watch, torch.no_grad():
-            with stage(probe, "frames"), stage(probe, "frames.decode_frames"):
-                clips = self._decode(case, inputs, probe)
+        split = not families.unsplit(self.model)
+        clips: list[Frames] = []
+        features = None
+        with Watch(self.model, self._parts(), probe) as watch, torch.no_grad():
+            if case.frames:
+                with stage(probe, "frames"), stage(probe, "frames.decode_frames"):
+                    clips = self._decode(case, inputs, probe)
             with stage(probe, "encode"):
                 with stage(probe, "encode.preprocess"):
                     batch = self._preprocess(case, clips)
-                    counts = self._count(batch)
+                    counts = self._batching.count(batch)
                 probe.check()
                 with stage(probe, "encode.h2d"):
                     batch = batch.to(self.device, dtype=self.model.dtype)
-                with watch.encoding():
-                    features = self._encode(batch)
+                if split and clips:
+                    with watch.encoding():
+                        features = self._encode(batch)
             with stage(probe, "generate"):
                 loop = TimedLoop(probe, watch.stop_checking, step)
                 self._generate(case, batch, features, loop)
@@ -89,9 +119,11 @@ class LlavaPipeline(LoadedModel):
             frames=sum(len(set(clip.indices)) for clip in clips),
             prompt_tokens=counts[0],
             image_tokens=counts[1],
-            vision_calls=watch.vision_calls,
+            # Where it cannot be split there is no once, and what the tower is may not be known either.
+            vision_calls=watch.vision_calls if split else None,
             facts={
-                "pictures": int(next(batch[key] for key in batch if key.startswith("pixel_values")).shape[:-3].numel()),
+                "media": self._media(clips),
+                "pictures": batching.pictures(batch, clips),
                 "sampling": ", ".join(sorted({clip.sampling for clip in clips})),
                 "frames_decoded": sum(clip.decoded for clip in clips),
                 "frame_indices": [clip.indices for clip in clips],
@@ -115,12 +147,13 @@ class LlavaPipeline(LoadedModel):
         self.model.__dict__.pop("_previous_max_cache_length", None)
         options = self._options(case) | self._cache_options(case)
         ids = self.model.generate(**batch, stopping_criteria=StoppingCriteriaList([Cut(probe)]), **options)
-        new: list[list[int]] = ids[:, batch["input_ids"].shape[1] :].tolist()
+        # Of fixed length; some models return the prompt before it, some do not.
+        new: list[list[int]] = ids[:, -case.new_tokens :].tolist()
         return new
 
     def _decode(self, case: Case, inputs: tuple[str, ...], probe: Probe) -> list[Frames]:
         clips = []
-        for sequence in range(case.batch):
+        for sequence in range(case.batch if case.frames else 0):
             probe.check()
             source = inputs[sequence % len(inputs)]
             clip = sample_frames(source, case.frames, probe.check)
@@ -134,52 +167,44 @@ class LlavaPipeline(LoadedModel):
             clips.append(clip)
         return clips
 
+    def _media(self, clips: list[Frames]) -> str:
+        return self._batching.media(clips, self.plan.media)
+
     def _preprocess(self, case: Case, clips: list[Frames]) -> Any:
-        """The processor's tensors, on the host: ids, mask (batch, prompt), pixels (batch × frames, 3, side, side)."""
-        text = self._prompt(case.frames)
-        bos = self.processor.tokenizer.bos_token
-        return self.processor(
-            images=[image for clip in clips for image in clip.images],
-            text=[text] * len(clips),
-            padding=True,
-            return_tensors="pt",
-            input_data_format="channels_last",
-            # Templates may write the beginning-of-sequence token themselves.
-            add_special_tokens=not (bos and text.startswith(bos)),
-        )
+        """The processor's tensors, on the host; see :meth:`Batching.tensors`. No clips: of the prompt alone."""
+        media = self._media(clips)
+        text = self._batching.prompt(self.plan.prompt, case.frames, media)
+        return self._batching.tensors([text] * case.batch, clips, media)
 
-    def _prompt(self, frames: int) -> str:
-        content = [{"type": "image"}] * frames + [{"type": "text", "text": self.plan.prompt}]
-        if getattr(self.processor, "chat_template", None):
-            conversation = [{"role": "user", "content": content}]
-            return str(self.processor.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True))
-        return _FALLBACK_PROMPT.format(images=f"{self._image_token()}\n" * frames, prompt=self.plan.prompt)
-
-    def _count(self, batch: Any) -> tuple[int, int]:
-        """Tokens of the first sequence's prompt, and how many of them are frames."""
-        image = int((batch["input_ids"][0] == self.model.config.image_token_id).sum())
-        return int(batch["attention_mask"][0].sum()), image
-
-    def _encode(self, batch: Any) -> Any:
-        encode = self.model.base_model.get_image_features
-        given = {key: batch[key] for key in inspect.signature(encode).parameters if key in batch}
-        return encode(**given, return_dict=True)
+    def _encode(self, batch: Any) -> dict[str, Any]:
+        """What the encoders return, by modality."""
+        features = {}
+        for modality, keys in families.MODALITIES.items():
+            if any(key in batch for key in keys):
+                encode = families.encoder(self.model, modality)
+                features[modality] = encode(**families.given(encode, batch), return_dict=True)
+        return features
 
     def _generate(self, case: Case, batch: Any, features: Any, loop: TimedLoop) -> None:
-        # What went into the features is left out: generate() would encode it again, or refuse it.
-        encoded = inspect.signature(self.model.base_model.get_image_features).parameters
-        rest = {key: value for key, value in batch.items() if key not in encoded}
+        rest = dict(batch.items())
+        if features is not None:
+            # With the pixels there generate() would encode them again, or refuse them. Sizes and grids stay: positions
+            # are made of them.
+            rest = {key: value for key, value in rest.items() if key not in families.PIXELS}
+            rest["mm_encoder_outputs"] = features
+        elif any(key in batch for key in families.PIXELS):
+            loop.begin_prefill()  # which has encoding in it
         if self.plan.cache_of(case) == "static":
             length = batch["input_ids"].shape[1] + case.new_tokens - 1  # the last token is not read again
             rest["past_key_values"] = self._caches.take(case.id, self.model, length)
         try:
-            self.model.generate(
-                **rest, mm_encoder_outputs={"image": features}, custom_generate=loop, **self._options(case)
-            )
+            self.model.generate(**rest, custom_generate=loop, **self._options(case))
         except Exception as error:
             if self.plan.compile_of(case) == "off" or not compiling.failed(error):
                 raise
             raise PipelineError(f"a step of decoding cannot be compiled: {first_line(error)}") from error
+        finally:
+            loop.end_prefill()
 
     def _compiled_step(self, case: Case) -> Any:
         """The model as it runs the case's steps, where it is compiled."""
@@ -207,12 +232,9 @@ class LlavaPipeline(LoadedModel):
             "pad_token_id": self.processor.tokenizer.pad_token_id,
         }
 
-    def _vision(self) -> Any:
-        return self.model.get_encoder("image")
+    def _parts(self) -> Parts:
+        return families.parts(self.model)
 
-    def _projector(self) -> Any:
-        base = self.model.base_model
-        return next((getattr(base, name) for name in _PROJECTORS if hasattr(base, name)), None)
-
-    def _image_token(self) -> str:
-        return str(getattr(self.processor, "image_token", "") or "<image>")
+    @property
+    def _batching(self) -> Batching:
+        return Batching(self.processor, self.config)

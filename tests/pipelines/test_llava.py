@@ -382,7 +382,7 @@ def test_older_processors_are_completed(tiny: Path, tmp_path: Path, videos: tupl
     result = loaded.run(case, videos, 0, RecordingProbe())
     assert result.token_ids == loaded.reference(case, videos, RecordingProbe())
     assert result.image_tokens == 32
-    assert loaded._prompt(2) == f"USER: <image>\n<image>\n{PROMPT} ASSISTANT:"
+    assert loaded._batching.prompt(PROMPT, 2, "image") == f"USER: <image>\n<image>\n{PROMPT} ASSISTANT:"
 
 
 def test_vipllava_runs_as_well(tiny: Path, tmp_path: Path, videos: tuple[str, ...]) -> None:
