@@ -31,6 +31,7 @@ from llava_tui.worker.journal import Journal
 from llava_tui.worker.listener import Listener, hearing
 from llava_tui.worker.outcome import REASON_LIMIT, failure, named
 from llava_tui.worker.porter import Porter
+from llava_tui.worker.ranks import Over, RankLost, Ranks
 from llava_tui.worker.recorder import Recorder
 from llava_tui.worker.runs import DeviceLost, Runs
 from llava_tui.worker.schedule import Planned, Schedule
@@ -72,7 +73,8 @@ class Course:
 
     ``open_pipeline`` is called when control is heard already; it may raise :class:`PipelineError` or ``ImportError``.
     ``vitals`` are the readings of whoever watches the machine, ``folder`` takes what does not go into a stream.
-    ``call_porter`` forks whoever answers while the model loads; without it a thread does.
+    ``call_porter`` forks whoever answers while the model loads; without it a thread does. ``ranks``: who measures this
+    session too, if this is not the only one.
     """
 
     def __init__(
@@ -88,10 +90,12 @@ class Course:
         vitals: Vitals | None = None,
         folder: Path | None = None,
         call_porter: Callable[[], Porter] | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         self._journal = journal = Journal(sink, clock, schedule)
         cooling = Cooling(vitals, clock) if vitals is not None and plan.cool_down else None
-        self._runs = Runs(plan, journal, control, schedule, cooling, folder)
+        self._ranks = ranks or Ranks()
+        self._runs = Runs(plan, journal, control, schedule, cooling, folder, self._ranks)
         self._plan = plan
         self._open_pipeline = open_pipeline
         self._pipeline: Pipeline | None = None
@@ -101,6 +105,7 @@ class Course:
         self._telemetry = telemetry
         self._end_process = end_process
         self._vitals = vitals
+        self._folder = folder
         self._call_porter = call_porter
         self._loading = 0
         self._loaded_from = 0
@@ -129,8 +134,10 @@ class Course:
         """Runs the session to its end, whatever that is. Returns 0 for closed and stopped, 3 for failed."""
         try:
             final, reason = self._course()
-        except (StreamLost, DeviceLost) as lost:
+        except (StreamLost, DeviceLost, RankLost) as lost:
             final, reason = "failed", str(lost)
+        except Over as over:
+            final, reason = over.state, over.reason
         except Exception as error:  # noqa: BLE001 - a fault of ours must not look like an interruption
             traceback.print_exception(error)
             final, reason = "failed", f"a fault of llava-tui ({type(error).__name__}: {error}); see worker.log"
@@ -138,12 +145,15 @@ class Course:
             self._enter("closing")
             self._control.finish()
         with hearing(self._control):
+            final, reason = self._ranks.leave(final, reason)
             try:
                 if self._pipeline is not None:
                     self._pipeline.close()
             except Exception:
                 log.warning("closing the model failed", exc_info=True)
             self._telemetry.end()
+            if self._ranks.leads:
+                self._ranks.part()
         if self._sink.lost and final != "failed":
             final, reason = "failed", self._sink.lost
         try:
@@ -153,6 +163,8 @@ class Course:
         except StreamLost as lost:  # The last word itself did not fit; into the reserve it does.
             self._journal.state, final = "", "failed"
             self._enter(final, str(lost))
+        if not self._ranks.leads:
+            self._ranks.part()
         return 3 if final == "failed" else 0
 
     def _course(self) -> tuple[str, str]:
@@ -163,15 +175,19 @@ class Course:
         with Listener(self._control, self._stop_while_loading, self._call_porter) as listener:
             self._telemetry.start()
             try:
+                self._ranks.meet(str(self._folder))
                 self._pipeline = pipeline = self._open_pipeline()
             except (PipelineError, ImportError) as error:
                 return "failed", safe_text(str(error), REASON_LIMIT)
-            if problem := self._load(pipeline):
+            problem = self._load(pipeline)
+            if problem := self._ranks.agree("failed" if problem else "ok", problem).reason:
                 return "failed", problem
             self._enter("preflight")
-            refused = self._preflight(pipeline)
+            refused = self._ranks.refuse(self._preflight(pipeline))
         if listener.lost:
             raise StreamLost(listener.lost)
+        self._ranks.listen = self._control.poll
+        self._ranks.ending = lambda: bool(self._control.stop_now)
         self._leave_out(refused)
         while True:
             self._telemetry.watch()
@@ -181,6 +197,7 @@ class Course:
             self._conclude(planned)
             if planned is None:
                 return self._verdict()
+            self._ranks.begin(planned)
             self._enter(STATES[planned.kind])
             self._runs.execute(pipeline, planned)
 
@@ -239,6 +256,8 @@ class Course:
             return reason
         onto_device = spans.starts[spans.stages.index("load.device")]
         self._loaded_from = spans.start + (spans.wall if onto_device is None else onto_device)
+        if (place := self._ranks.place).world > 1:
+            facts = msgspec.structs.replace(facts, extra=facts.extra | {"rank": place.rank, "ranks": place.world})
         self._write(msgspec.structs.replace(facts, t=self._now()))
         if self._vitals is not None:
             self._vitals.model_on(facts.device, str(facts.extra.get("gpu_uuid", "")))
@@ -260,6 +279,7 @@ class Course:
                 self._write(RunEnd(t=now, run=0, outcome="cancelled", reason=reason, start=start, wall=now - start))
             self._write(StateChange(t=now, state="stopped", reason=reason))
             self._sink.sync()
+            self._ranks.dismiss()
             self._end_process(0)
 
     def _preflight(self, pipeline: Pipeline) -> dict[str, str]:

@@ -58,8 +58,13 @@ def host_facts() -> HostFacts:
         memory=psutil.virtual_memory().total,
         container=container(),
         governor=governor(),
-        boot_id=_read("/proc/sys/kernel/random/boot_id"),
+        boot_id=boot_id(),
     )
+
+
+def boot_id() -> str:
+    """Of this start of the machine's kernel; "" where it does not tell."""
+    return _read("/proc/sys/kernel/random/boot_id")
 
 
 def versions(packages: tuple[str, ...]) -> dict[str, str]:

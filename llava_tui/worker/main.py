@@ -17,17 +17,20 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
+
 from llava_tui.events import TelemetryEvent
 from llava_tui.pipelines.base import Pipeline
-from llava_tui.plan import Plan, PlanError, from_json
+from llava_tui.plan import Plan, PlanError, from_dict, from_json
 from llava_tui.session.control import CommandReader
-from llava_tui.session.reader import HEADER, SessionError
+from llava_tui.session.reader import HEADER, SessionError, read_header
 from llava_tui.session.writer import StreamWriter, lock, write_atomically
 from llava_tui.worker.clock import Clock, HostClock, SimulatedClock
 from llava_tui.worker.control import Control
 from llava_tui.worker.course import Course, Telemetry
 from llava_tui.worker.facts import header
 from llava_tui.worker.porter import Porter
+from llava_tui.worker.ranks import Place, Ranks
 from llava_tui.worker.schedule import Schedule
 from llava_tui.worker.sink import EventSink, LogEvents, StreamLost, loss
 from llava_tui.worker.vitals import Vitals
@@ -39,48 +42,130 @@ log = logging.getLogger(__name__)
 
 def main(arguments: list[str] | None = None) -> int:
     """``python -m llava_tui.worker FOLDER --ready-fd N -- ARGV…``, the plan as JSON on standard input. Returns the exit
-    code: 0 closed or stopped, 2 never begun, 3 failed."""
-    parser = argparse.ArgumentParser(prog="python -m llava_tui.worker", description="Record one session.")
-    parser.add_argument("folder", type=Path, help="the session's folder, which exists")
-    parser.add_argument("--ready-fd", type=int, default=-1, help="told 'ready' once the lock is held")
+    code: 0 closed or stopped, 2 never begun, 3 failed. With ``--plan`` instead: :mod:`llava_tui.worker.by_hand`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m llava_tui.worker",
+        description="Record one session: by itself, or as one of several ranks under torchrun or accelerate launch.",
+    )
+    parser.add_argument("folder", type=Path, nargs="?", help="the session's folder, which exists")
+    parser.add_argument("--plan", type=Path, metavar="PLAN.toml", help="what to run, instead of a folder")
+    parser.add_argument("--sessions", metavar="DIR", help="with --plan: the folder of sessions")
+    parser.add_argument("--ready-fd", type=int, default=-1, help=argparse.SUPPRESS)
+    parser.add_argument("--rank", metavar="RANK/RANKS", help=argparse.SUPPRESS)
     arguments = sys.argv[1:] if arguments is None else arguments
     cut = arguments.index("--") if "--" in arguments else len(arguments)
     options = parser.parse_args(arguments[:cut])
     argv = arguments[cut + 1 :]  # The user's command line, for the header.
     # A closed terminal is no reason to stop measuring.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    if options.plan is not None:
+        from llava_tui.worker import by_hand
+
+        return by_hand.main(options.plan, options.sessions, sys.argv)
+    if options.folder is None:
+        parser.error("give --plan PLAN.toml (or let llava-tui run start it)")
     folder = options.folder.absolute()
+    if options.rank is not None:
+        from llava_tui.worker import children
+
+        return children.attend(folder, options.rank)
+
+    def ready(problem: str = "") -> None:
+        _tell(options.ready_fd, f"error: {problem}" if problem else "ready")
+
+    try:
+        plan = from_json(sys.stdin.buffer.read())
+    except PlanError as error:
+        ready(str(error))
+        return 2
+    ranks = Ranks()
+    if plan.processes > 1:
+        from llava_tui.worker import children
+
+        ranks = children.Parent(folder, plan.processes)
+    return lead(folder, plan, argv, ready, ranks)
+
+
+def lead(folder: Path, plan: Plan, argv: list[str], ready: Callable[..., None], ranks: Ranks) -> int:
+    """The session of ``plan`` in the empty ``folder``, as its only rank or as the first of ``ranks``. ``ready`` is told
+    when the session can be watched, or why there is none. Returns the exit code."""
     with contextlib.ExitStack() as held:
         try:
-            plan = from_json(sys.stdin.buffer.read())
             held.callback(lock(folder).release)
             clock: Clock = SimulatedClock(plan.time_scale) if plan.pipeline == "simulated" else HostClock()
             sink = EventSink(StreamWriter(folder / "events.jsonl"))
             schedule = Schedule(plan)
             control = Control(CommandReader(folder), sink.write, clock, schedule)
             write_atomically(folder / HEADER, header(folder, plan, argv, clock.now(), time.time_ns()))
-        except (PlanError, SessionError) as error:
-            _tell(options.ready_fd, f"error: {error}")
+        except SessionError as error:
+            ready(str(error))
             return 2
         except OSError as error:
-            _tell(options.ready_fd, f"error: cannot write in {folder}: {error.strerror}")
+            ready(f"cannot write in {folder}: {error.strerror}")
             return 2
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda number, _: control.interrupt(f"stopped by {signal.Signals(number).name}"))
-        _tell(options.ready_fd, "ready")
+        _on_signals(control, ranks)
+        ready()
         _log_to(sink, clock)
-        return record(folder, plan, clock, sink, control, schedule)
+        return record(folder, plan, clock, sink, control, schedule, ranks)
 
 
-def record(folder: Path, plan: Plan, clock: Clock, sink: EventSink, control: Control, schedule: Schedule) -> int:
+def follow(folder: Path, ranks: Ranks) -> int:
+    """The part of a rank above 0 in the session in ``folder``, whose header rank 0 has written; the ranks have met.
+    Returns the exit code."""
+    from llava_tui.worker.follower import Echo, Follower
+
+    place = ranks.place
+    try:
+        plan = from_dict(read_header(folder).plan)
+        sink = EventSink(StreamWriter(folder / f"events-{place.rank}.jsonl"), place.rank)
+        clock, schedule = HostClock(), Schedule(plan)
+        control = Echo(CommandReader(folder), sink.write, clock, schedule)
+    except (PlanError, SessionError, OSError) as error:
+        ranks.leave("failed", str(error))
+        print(f"{place}: {error}", file=sys.stderr)  # noqa: T201 - into worker.log
+        return 3
+    _on_signals(control, ranks)
+    _log_to(sink, clock)
+    return Follower(
+        plan,
+        lambda: _real(_on_its_device(plan, place)),
+        sink,
+        clock,
+        control,
+        schedule,
+        NoTelemetry(),
+        folder=folder,
+        ranks=ranks,
+    ).run()
+
+
+def _on_signals(control: Control, ranks: Ranks) -> None:
+    def heed(number: int, frame: object) -> None:
+        control.interrupt(f"stopped by {signal.Signals(number).name}")
+        ranks.interrupt()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, heed)
+
+
+def record(
+    folder: Path,
+    plan: Plan,
+    clock: Clock,
+    sink: EventSink,
+    control: Control,
+    schedule: Schedule,
+    ranks: Ranks | None = None,
+) -> int:
     """The session itself, in a folder whose lock is held and whose header is written. Returns the exit code."""
+    ranks = ranks or Ranks()
     open_pipeline: Callable[[], Pipeline]
     telemetry: Telemetry
     call_porter: Callable[[], Porter] | None = None
     if isinstance(clock, SimulatedClock):
         telemetry, open_pipeline = _simulated(folder, plan, clock)
     else:
-        telemetry, open_pipeline = Sampler(folder, plan.sample_hz), lambda: _real(plan)
+        telemetry, open_pipeline = Sampler(folder, plan.sample_hz), lambda: _real(_on_its_device(plan, ranks.place))
         call_porter = functools.partial(Porter, folder, clock, schedule)
     vitals = Vitals(folder / "telemetry.jsonl")
     course = Course(
@@ -94,6 +179,7 @@ def record(folder: Path, plan: Plan, clock: Clock, sink: EventSink, control: Con
         vitals=vitals,
         folder=folder,
         call_porter=call_porter,
+        ranks=ranks,
     )
     code = course.run()
     try:
@@ -101,6 +187,10 @@ def record(folder: Path, plan: Plan, clock: Clock, sink: EventSink, control: Con
     except OSError as error:
         log.warning("summary.json was not written: %s", error.strerror)
     return code
+
+
+def _on_its_device(plan: Plan, place: Place) -> Plan:
+    return plan if place.world == 1 else msgspec.structs.replace(plan, device=place.device(plan.device))
 
 
 def _real(plan: Plan) -> Pipeline:
@@ -122,6 +212,16 @@ def _simulated(folder: Path, plan: Plan, clock: SimulatedClock) -> tuple[Telemet
         return SimulatedPipeline(plan, clock, telemetry.write)
 
     return telemetry, open_pipeline
+
+
+class NoTelemetry:
+    """Of a rank above 0: the machine is watched for rank 0."""
+
+    def start(self) -> None: ...
+
+    def watch(self) -> None: ...
+
+    def end(self) -> None: ...
 
 
 class SimulatedStream:

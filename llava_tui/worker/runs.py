@@ -21,6 +21,7 @@ from llava_tui.worker.journal import Journal
 from llava_tui.worker.listener import hearing
 from llava_tui.worker.memory import release
 from llava_tui.worker.outcome import Untrusted, difference, failure
+from llava_tui.worker.ranks import Over, RankLost, Ranks, Word
 from llava_tui.worker.recorder import BareProbe, Recorder, Spans
 from llava_tui.worker.schedule import Planned, Schedule, inputs_of, item_name, run_seed
 from llava_tui.worker.sink import StreamLost
@@ -49,6 +50,7 @@ class Runs:
         schedule: Schedule,
         cooling: Cooling | None,
         folder: Path | None,
+        ranks: Ranks | None = None,
     ) -> None:
         self.summary = Summary()
         self.untrusted: dict[str, str] = {}
@@ -59,6 +61,7 @@ class Runs:
         self._schedule = schedule
         self._cooling = cooling
         self._folder = folder
+        self._ranks = ranks or Ranks()
         self._run = 0
         self._ended = 0
         """The last run that has its closing event."""
@@ -87,7 +90,8 @@ class Runs:
         return selftest.result(self._journal.now(), case, bare, instrumented)
 
     def execute(self, pipeline: Pipeline, planned: Planned) -> None:
-        """One run, whatever comes of it. Raises :class:`~llava_tui.worker.sink.StreamLost`, :class:`DeviceLost`."""
+        """One run, whatever comes of it. Raises :class:`~llava_tui.worker.sink.StreamLost`, :class:`DeviceLost`, and as
+        :class:`~llava_tui.worker.ranks.Ranks` does."""
         assert self._recorder is not None, "no model is loaded"
         self._run += 1
         run, case, kind = self._run, planned.case, planned.kind
@@ -107,12 +111,16 @@ class Runs:
             )
         )
         self._run_start = self._journal.now()
+        outcome, reason = "ok", ""
         try:
             pipeline.prepare(case)
         except Exception as error:  # noqa: BLE001 - what a case asks for may be too much, or not be there
             outcome, reason = self._failure(error)
-            self.end(outcome, reason, planned=planned)
-            self._give_up(planned, outcome, reason)
+        # Here the ranks wait for each other: each is measured while all run.
+        ready = self._agree(outcome, reason, planned=planned)
+        if ready.outcome != "ok":
+            self.end(ready.outcome, ready.reason, planned=planned)
+            self._give_up(planned, ready.outcome, ready.reason)
             return
         # Compiling takes up to minutes and never looks up; the run that it happens in counts nowhere.
         first = self._plan.compile_of(case) != "off" and case.id not in self._own_ids
@@ -125,7 +133,7 @@ class Runs:
         case, bare = planned.case, BareProbe(self._journal.clock, self._check)
         if planned.kind == "cross-check":
             self._measure(planned, bare, lambda probe: self._cross_check(pipeline, case, inputs, seed, probe))
-        elif planned.kind == "profile":
+        elif planned.kind == "profile" and self._ranks.leads:
             self._profile(pipeline, planned, inputs, seed)
         else:
             probe = bare if planned.bare else self._recorder
@@ -160,14 +168,18 @@ class Runs:
         if outcome == "ok" and spans is not None and planned.kind == "measured":
             hot = self._cooling.why(spans.start, planned.round) if self._cooling is not None else ""
             taken_back = (result.disturbed if result is not None else "") or hot
+        told = self._agree(outcome, reason, taken_back, planned, spans, result)
+        taken_back = told.taken_back if outcome == "ok" else ""
         self.end(outcome, reason or taken_back, spans, result, planned, "discarded" if taken_back else "")
-        if outcome != "ok" or spans is None:
-            self._give_up(planned, outcome, reason)
+        if told.outcome != "ok" or spans is None:
+            self._give_up(planned, told.outcome, told.reason)
             return None
         if planned.kind == "cold":
             self._schedule.cold_started()
         if result is not None and case.id not in self._own_ids:
             self._own_ids[case.id] = result.token_ids
+        if not self._ranks.leads:
+            return spans
         if hot:
             self._cool_down(planned, hot)
         elif taken_back:
@@ -176,13 +188,41 @@ class Runs:
             self._follow_up(planned, spans)
         return spans
 
+    def _agree(
+        self,
+        outcome: str,
+        reason: str,
+        taken_back: str = "",
+        planned: Planned | None = None,
+        spans: Spans | None = None,
+        result: RunResult | None = None,
+    ) -> Word:
+        """What all ranks together make of the run. If they go on no more it ends here, and counts nowhere: the others
+        did not run to its end beside it."""
+        case = planned.case.id if planned is not None else ""
+        try:
+            told = self._ranks.agree(outcome, reason, taken_back, self.untrusted.get(case, ""))
+        except (RankLost, Over) as lost:
+            kind = "discarded" if outcome == "ok" and spans is not None else ""
+            ended = "cancelled" if outcome == "ok" and spans is None else outcome
+            self.end(ended, reason or str(lost), spans, result, planned, kind)
+            raise
+        if told.untrusted:
+            self.untrusted.setdefault(case, told.untrusted)
+        if told.outcome == "cancelled":
+            self._control.look()
+            if not self._control.ending:
+                self._control.interrupt(told.reason)  # A signal that came to another rank alone.
+        return told
+
     def _give_up(self, planned: Planned, outcome: str, reason: str) -> None:
         """A run did not go well: its case takes no further part, unless somebody cut it short or it was an extra."""
         if outcome == "cancelled" or planned.kind == "profile":
             return
-        log.error("%s takes no further part: %s", planned.case.id, reason)
-        self._schedule.drop(planned.case.id, reason)
-        self._journal.tell_schedule()
+        if self._ranks.leads:
+            log.error("%s takes no further part: %s", planned.case.id, reason)
+            self._schedule.drop(planned.case.id, reason)
+            self._journal.tell_schedule()
         try:
             self._journal.clock.finish_run()
         except Exception:  # noqa: BLE001 - a context that an illegal access has poisoned fails whatever is asked of it
@@ -244,7 +284,7 @@ class Runs:
                 if spans is not None:
                     self._journal.write(scope.report(self._journal.now(), run, case.id, spans, self._folder))
                     return
-        except StreamLost:
+        except (StreamLost, RankLost, Over):
             raise
         except Exception as error:  # noqa: BLE001 - the profiler is not ours, and the session is complete without it
             outcome, problem = self._failure(error)

@@ -7,6 +7,8 @@ import logging
 import os
 import threading
 
+import msgspec
+
 from llava_tui.events import Event, Log
 from llava_tui.session.reader import safe_text
 from llava_tui.session.writer import StreamWriter
@@ -26,13 +28,16 @@ class EventSink:
     that (the closing events, into the reserve that the writer freed) is tried and not insisted on.
     """
 
-    def __init__(self, writer: StreamWriter) -> None:
+    def __init__(self, writer: StreamWriter, rank: int = 0) -> None:
         self._writer = writer
+        self._rank = rank
         self._lock = threading.Lock()
         self.lost = ""
 
     def write(self, event: Event) -> None:
-        """One whole line."""
+        """One whole line, which says of which rank it is."""
+        if self._rank:
+            msgspec.structs.force_setattr(event, "rank", self._rank)
         with self._lock:
             try:
                 self._writer.write(event)
