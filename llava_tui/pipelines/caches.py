@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from llava_tui.kv_cache import cache_shape
+from llava_tui.pipelines.weights import plain_tensors
 
 _KEPT = ("keys", "values", "_quantized_keys", "_quantized_values")
 """Where a layer of a transformers cache has what it keeps of a token."""
@@ -41,24 +41,10 @@ def held(cache: Any) -> int | None:
     areas: dict[tuple[str, int], int] = {}
     for layer in layers:
         for name in _KEPT:
-            for tensor in _tensors(getattr(layer, name, None)):
+            for tensor in plain_tensors(getattr(layer, name, None)):
                 area = tensor.untyped_storage()
                 areas[str(tensor.device), area.data_ptr()] = area.nbytes()
     return sum(areas.values())
-
-
-def _tensors(value: Any) -> Iterator[Any]:
-    """Those that ``value`` is made of: quantised keys are a tensor with its scales, in one way or the other."""
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, (list, tuple)):
-        for each in value:
-            yield from _tensors(each)
-    elif hasattr(value, "__tensor_flatten__"):
-        for name in value.__tensor_flatten__()[0]:
-            yield from _tensors(getattr(value, name))
-    elif hasattr(value, "untyped_storage"):
-        yield value
 
 
 def facts(

@@ -188,6 +188,13 @@ class EventGptPipeline(LlavaPipeline):
             facts, model_type=architecture.EVENTGPT, extra=facts.extra | {"grouping": self.plan.grouping}
         )
 
+    def _modules(self) -> list[dict[str, Any]]:
+        from llava_tui.pipelines import weights
+
+        model = self.model
+        own = [("projector", model.projector), ("adaptor", model.adaptor), ("vision tower", model.tower)]
+        return weights.modules(model, [*own, *weights.language_parts(model.language)])
+
     def check_case(self, case: Case) -> str:
         """Why ``case`` cannot run, or "". The model is loaded."""
         if problem := self.check_settings(case):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from llava_tui import architecture, models
 from llava_tui.events import ModelFacts
-from llava_tui.pipelines import caches, checkpoints, compiling, devices
+from llava_tui.pipelines import caches, checkpoints, compiling, devices, weights
 from llava_tui.pipelines.base import PipelineError, Probe, first_line, stage
 from llava_tui.pipelines.caches import StaticCaches
 from llava_tui.pipelines.settings import Settings
@@ -160,6 +160,7 @@ class LoadedModel:
                 "usable_cores": devices.usable_cores(),
                 "cache": self.plan.cache_of(self.plan.cases()[0]),
                 "compile": self.plan.compile_of(self.plan.cases()[0]),
+                "modules": self._modules(),
                 "device_map": {
                     name: str(place) for name, place in (getattr(model, "hf_device_map", None) or {}).items()
                 },
@@ -183,6 +184,10 @@ class LoadedModel:
         if self.plan.compile_of(case) != "off" and (needed := compiling.missing(self.device)):
             return f"compile: {needed}"
         return ""
+
+    def _modules(self) -> list[dict[str, Any]]:
+        """What each part of the model weighs: see :func:`weights.modules`."""
+        return weights.modules(self.model, weights.parts_of(self.model))
 
     def _cache_facts(self, loop: TimedLoop, prompt: int) -> dict[str, Any]:
         """Of a run whose prompt had ``prompt`` tokens, padding included: see :func:`caches.facts`."""
