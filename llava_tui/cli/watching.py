@@ -15,9 +15,7 @@ if TYPE_CHECKING:
     from llava_tui.session.source import Source
 
 
-@click.command()
-@click.argument("where", metavar="ssh://HOST/PATH|-")
-@click.option(
+ssh_option = click.option(
     "--ssh",
     metavar="COMMAND",
     default="ssh",
@@ -25,6 +23,11 @@ if TYPE_CHECKING:
     envvar="LLAVA_TUI_SSH",
     help="How to connect: 'ssh -C' compresses, 'ssh -J BASTION' goes through another host.",
 )
+
+
+@click.command()
+@click.argument("where", metavar="ssh://HOST/PATH|-")
+@ssh_option
 @click.option("--headless", is_flag=True, help="Print progress lines instead of opening the monitor.")
 @click.option("--json", "json_", is_flag=True, help="One JSON document when it has ended; implies --headless.")
 @read_only_option
@@ -78,6 +81,13 @@ def _open(where: str, ssh: str, headless: bool, pause: float) -> Source:
         raise SessionError(
             "watch takes ssh://HOST/PATH or -; `llava-tui attach SESSION` is for sessions of this machine"
         )
+    return connect(where, ssh, pause)
+
+
+def connect(url: str, ssh: str, pause: float = 0.4) -> Source:
+    """The session at an address like ``ssh://HOST/PATH``, when what there is of it has come; meanwhile a terminal is
+    told how much has. ``pause``: seconds between two looks. Raises
+    :class:`~llava_tui.session.reader.SessionError`."""
     from llava_tui.session.remote import RemoteSource
 
     terminal = sys.stderr.isatty()
@@ -90,9 +100,7 @@ def _open(where: str, ssh: str, headless: bool, pause: float) -> Source:
             click.echo(f"\r\x1b[K{text}", err=True, nl=False)
 
     try:
-        return RemoteSource.open(
-            where, ssh=ssh, may_ask=terminal and sys.stdin.isatty(), progress=progress, pause=pause
-        )
+        return RemoteSource.open(url, ssh=ssh, may_ask=terminal and sys.stdin.isatty(), progress=progress, pause=pause)
     finally:
         if told:
             click.echo("\r\x1b[K", err=True, nl=False)

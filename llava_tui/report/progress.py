@@ -17,6 +17,7 @@ from llava_tui.events import FINAL_STATES
 from llava_tui.report import facts, overview
 from llava_tui.session import control, store
 from llava_tui.session.reader import safe_text
+from llava_tui.session.source import Source
 from llava_tui.session.timeline import Timeline, View
 
 POLL_SECONDS = 0.1
@@ -171,14 +172,14 @@ def _terminated(number: int, frame: FrameType | None) -> None:
     raise Terminated
 
 
-def ask(path: Path, verb: str, *, case: str, rounds: int) -> int:
+def ask(source: Source, verb: str, *, case: str, rounds: int) -> int:
     """Sends one command and waits for the worker's answer; 0 if it was accepted, else 1."""
-    status = store.status(path)
-    if status not in ("running", "paused"):
-        click.echo(f"llava-tui: {path.name} is {status}: there is no worker to {verb}", err=True)
+    status = source.status()
+    if status not in store.LIVE:
+        click.echo(f"llava-tui: {source.name} is {status}: there is no worker to {verb}", err=True)
         return 2
-    timeline = Timeline.open(path)
-    command = control.send(path, verb, case=case, rounds=rounds)
+    timeline = Timeline.open(source.path)
+    command = source.send(verb, case=case, rounds=rounds)
     deadline = time.monotonic() + ANSWER_SECONDS
     while True:
         timeline.poll()
@@ -192,6 +193,7 @@ def ask(path: Path, verb: str, *, case: str, rounds: int) -> int:
         state = timeline.now().state
         if state in FINAL_STATES or time.monotonic() > deadline:
             why = f"the session is {state}" if state in FINAL_STATES else "the worker has not answered yet"
-            click.echo(f"llava-tui: {verb}: {why}; it was written to {path.name}/control.jsonl", err=True)
+            trouble = f" ({source.line()})" if source.line() else ""
+            click.echo(f"llava-tui: {verb}: {why}; it was written to {source.name}/control.jsonl{trouble}", err=True)
             return 1
         time.sleep(0.02)

@@ -653,6 +653,27 @@ def test_the_command_prints_a_session_from_elsewhere_as_it_goes(
     assert [one.name for one in (tmp_path / "cache" / "llava-tui" / "watch").iterdir()] == [".lock"]
 
 
+def test_control_asks_a_worker_elsewhere_and_prints_its_answer(
+    cli: Callable[..., subprocess.CompletedProcess[str]],
+    recording: Callable[..., tuple[Path, subprocess.Popen[bytes]]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path, worker = recording()
+    program = tmp_path / "instead-of-ssh"
+    program.write_text('for command; do :; done\nexec sh -c "$command"\n')
+    there = ("control", "--ssh", f"sh {program}", f"ssh://elsewhere{path}", "stop-now")
+    asked = cli(*there)
+    assert (asked.returncode, asked.stderr) == (0, "")
+    assert asked.stdout.startswith("stop-now: accepted")
+    worker.wait(60)
+    again = cli(*there)
+    assert again.returncode == 2
+    assert again.stderr == f"llava-tui: elsewhere:{path.name} is stopped: there is no worker to stop-now\n"
+    assert [one.name for one in (tmp_path / "cache" / "llava-tui" / "watch").iterdir()] == [".lock"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
