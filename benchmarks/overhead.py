@@ -180,9 +180,8 @@ def main() -> int:
     overhead, runs = math.expm1(float(np.median(ratios))), len(ratios)
     before, after = (float(np.median(times)) * 1e3 for times in seconds)
     narrow = (high - low) / 2 <= options.half_width
-    print(
-        f"{Path(facts.name).name}, {facts.parameters / 1e6:.0f} M parameters, {facts.device}, {torch.get_num_threads()} threads"
-    )
+    name, threads = Path(facts.name).name, torch.get_num_threads()
+    print(f"{name}, {facts.parameters / 1e6:.0f} M parameters, {facts.device}, {threads} threads")
     result = pipeline.run(case, pipeline.plan.inputs, 0, SilentProbe(lambda: None))
     print(f"{result.facts['media']}, {result.image_tokens} of {result.prompt_tokens} prompt tokens")
     print(f"case {case.id}: {runs} pairs, noise {np.std(ratios):.1%} a pair, {hints / (runs + 1):.0f} hints a run")
