@@ -322,7 +322,9 @@ def from_dict(values: dict[str, Any]) -> Plan:
     try:
         return msgspec.convert(values, Plan).validated()
     except msgspec.ValidationError as error:
-        raise PlanError(str(error)) from None
+        from llava_tui.mistyped import in_words
+
+        raise PlanError(in_words(str(error))) from None
 
 
 def from_json(data: bytes) -> Plan:
