@@ -229,9 +229,9 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         return case.compile or self.compile
 
     def load_of(self, case: Case) -> Load:
-        """What the model of ``case`` is loaded as; its dtype may be ``auto``."""
-        quantization, device_map = case.quantization or self.quantization, case.device_map or self.device_map
-        return Load(quantization, device_map, case.dtype or self.dtype)
+        """What the model of ``case`` is loaded as, where the case does not say the first that the plan names; the
+        dtype may be ``auto``."""
+        return Load(*(getattr(case, name) or getattr(self, name).split(",")[0] for name in Load._fields))
 
     def loads(self) -> tuple[Load, ...]:
         """What the plan's cases need, in their order, each once."""

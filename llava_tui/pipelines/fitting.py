@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from llava_tui.events import GpuDevice
-from llava_tui.plan import Plan
+from llava_tui.plan import Load, Plan
 from llava_tui.units import size
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -66,3 +67,25 @@ def refusal(model: str, parameters: int, dtypes: list[str], free: int, where: st
         f"{model}: {parameters:,} parameters in {' and '.join(dtypes)} need {size(needed)}, "
         f"{where} has {size(free)} free; {mend}" + (f" ({size(least)})" if least <= free else "")
     )
+
+
+def together(sizes: Mapping[Load, int], room: int) -> tuple[tuple[Load, ...], ...]:
+    """Groups of models that are in memory at the same time, in the order of ``sizes`` (bytes of each): one joins the
+    group before it while that takes no more than ``room`` bytes."""
+    groups: list[list[Load]] = []
+    left = 0
+    for load, needed in sizes.items():
+        if not groups or needed > left:
+            groups.append([])
+            left = room
+        groups[-1].append(load)
+        left -= needed
+    return tuple(map(tuple, groups))
+
+
+def free(torch: Any, device: Any) -> tuple[int, str]:
+    """Bytes that are free on a device, and the name of the place."""
+    module: Any = None if device.type in ("cpu", "meta") else torch.get_device_module(device.type)
+    if hasattr(module, "mem_get_info"):
+        return int(module.mem_get_info(device)[0]), str(device)
+    return host_free(), "this machine"  # which other accelerators without memory of their own share

@@ -5,26 +5,35 @@ What a run does with it is each pipeline's own (:mod:`llava_tui.pipelines.llava`
 
 from __future__ import annotations
 
+import copy
 import gc
 import hashlib
 import json
 import logging
+import os
 import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from llava_tui import architecture, models
 from llava_tui.events import ModelFacts
-from llava_tui.pipelines import caches, checkpoints, compiling, devices, weights
+from llava_tui.pipelines import caches, checkpoints, compiling, devices, fitting, quantization, weights
 from llava_tui.pipelines.base import PipelineError, Probe, first_line, stage
 from llava_tui.pipelines.caches import StaticCaches
-from llava_tui.pipelines.settings import Settings
-from llava_tui.plan import DEMO, Case, Plan
+from llava_tui.pipelines.resolution import Scaling
+from llava_tui.pipelines.settings import Held, Settings
+from llava_tui.plan import DEMO, DEVICE_MAPS, Case, Load, Plan
+from llava_tui.plan_checks import memory_limits
 
 if TYPE_CHECKING:
     from llava_tui.pipelines.generate import TimedLoop
 
 log = logging.getLogger("llava_tui.pipelines")
+
+ROOM = 0.8
+"""Of the memory that is free beside the first model, how much others may take: runs need some too."""
 
 
 class LoadedModel:
@@ -37,31 +46,125 @@ class LoadedModel:
         self.config: dict[str, Any] = {}
         self.device: Any = None
         self._digest = ""  # of a model that was built
+        self._torch: Any = None
+        self._transformers: Any = None
+        self._wanted = Load("none", "none", "auto")
+        self._held: dict[Load, Held] = {}
+        self._together: tuple[tuple[Load, ...], ...] = ()
         self._settings: Settings | None = None
         self._caches = StaticCaches()
         self._warned: set[str] = set()
 
-    def load(self, probe: Probe) -> ModelFacts:
-        """Imports the libraries, loads the model and moves it to its device. Raises :class:`PipelineError`."""
+    def load(self, probe: Probe, group: int = 0) -> ModelFacts:
+        """Imports the libraries, loads a group's models (see :attr:`groups`) and moves them to their device. The group
+        before is given up first. Raises :class:`PipelineError`."""
         with stage(probe, "load"):
             with stage(probe, "load.libraries"):
-                torch, transformers = _import_libraries()
+                self._torch, self._transformers = _import_libraries()
+                self._let_go()
             probe.check()
             folder = None if self._is_built else self._folder()
-            self.device = devices.choose(torch, self.plan.device)
+            first, *others = self._together[group] if self._together else self.plan.loads()[:1]
             probe.check()
             with stage(probe, "load.weights"):
-                if self._is_built:
-                    self._build(torch, transformers)
-                else:
-                    self._load(torch, transformers, str(folder or self.plan.model), local=folder is not None)
-                self._loaded()
+                self._hold(first, folder)
+                probe.check()
+                if not self._together:
+                    self._together = self._groups(first)
+                    others = list(self._together[0][1:])
+                for load in others:
+                    if not self._converts(load):
+                        self._hold(load, folder)
+                        probe.check()
             probe.check()
             with stage(probe, "load.device"):
-                self.model.to(self.device)
-                self._settings = Settings(torch, self.model, self.plan)
+                for held in self._held.values():
+                    if not _is_placed(held.model):
+                        held.model.to(held.device)
+                for load in others:
+                    if self._converts(load):
+                        self._convert(load)
+                scaling = None if self.processor is None else Scaling(self.processor, self.config, self.plan.media)
+                self._settings = Settings(self._torch, self._held, self.plan, scaling)
                 compiling.allow(self.plan)
-        return self._facts(torch, folder if self._is_built else folder or models.resolve(self.plan.model))
+        self.model, self.device = self._held[first].model, self._held[first].device
+        return self._facts(self._torch, folder if self._is_built else folder or models.resolve(self.plan.model))
+
+    @property
+    def groups(self) -> tuple[tuple[str, ...], ...]:
+        """Ids of the plan's cases whose models are in memory together, in the order of their loads; known once the
+        first is loaded."""
+        cases = self.plan.cases()
+        return tuple(tuple(case.id for case in cases if self.plan.load_of(case) in loads) for loads in self._together)
+
+    def _hold(self, load: Load, folder: Path | None) -> None:
+        """Loads one model."""
+        torch, transformers = self._torch, self._transformers
+        self._wanted = load
+        on_device = load.device_map not in DEVICE_MAPS and load.device_map
+        self.device = devices.choose(torch, on_device or self.plan.device)
+        if self._is_built:
+            self._build(torch, transformers)
+        else:
+            self._load(torch, transformers, str(folder or self.plan.model), local=folder is not None)
+        self._loaded()
+        self._held[load] = Held(self.model, _entry(torch, self.model, self.device))
+
+    def _dtype(self) -> str:
+        """What the model that is being loaded is to be kept in."""
+        if self._wanted.dtype == "auto" and self.device.type == "cpu":
+            return "float32"  # half precision is emulated on most CPUs
+        return self._wanted.dtype
+
+    def _converts(self, load: Load) -> bool:
+        """Whether that model is made of one that is in memory. Converted once: to and fro would lose digits, and tokens
+        with them."""
+        return load[:2] == ("none", "none") and any(other[:2] == load[:2] for other in self._held)
+
+    def _convert(self, load: Load) -> None:
+        source = next(held for other, held in self._held.items() if other[:2] == load[:2])
+        dtype = getattr(self._torch, load.dtype)
+        made = source.model if source.model.dtype == dtype else copy.deepcopy(source.model).to(dtype)
+        self._held[load] = Held(made, source.device)
+
+    def _groups(self, first: Load) -> tuple[tuple[Load, ...], ...]:
+        """Which models are in memory together: as many as there is room for, beside ``first``, which is loaded."""
+        loads = self.plan.loads()
+        if len(loads) == 1:
+            return (loads,)
+        if "WORLD_SIZE" in os.environ:  # Every rank is to come to the same, whatever memory it has.
+            return tuple((load,) for load in loads)
+        held = self._held[first]
+        empty = self._empty()
+        sizes = {load: quantization.size(empty, load.quantization, self._width(load)) for load in loads}
+        taken = quantization.taken(held.model)
+        limits = memory_limits(self.plan)
+        room = limits.get(str(held.device)) or limits.get(held.device.type)
+        if room is None:
+            room = taken + int(fitting.free(self._torch, held.device)[0] * ROOM)
+        return fitting.together({first: taken} | {load: sizes[load] for load in loads if load != first}, room)
+
+    def _width(self, load: Load) -> int:
+        named = load.dtype if load.dtype != "auto" else str(self.model.dtype).removeprefix("torch.")
+        return fitting.BYTES.get(named, 4)
+
+    def _empty(self) -> Any:
+        """The model's shapes, without its weights."""
+        if self.plan.pipeline == "eventgpt":  # put together from parts: no class of the library has its shapes
+            return self.model
+        config = type(self.model.config).from_dict(self.config)
+        with self._torch.device("meta"):
+            return type(self.model)(config)
+
+    def _let_go(self) -> None:
+        """Frees the models."""
+        self.model = self._settings = None
+        self._held.clear()
+        self._caches = StaticCaches()
+        gc.collect()
+        for device in {str(self.device)} if self.device is not None else ():
+            if device.startswith("cuda"):
+                self._torch.cuda.empty_cache()
 
     @property
     def _is_built(self) -> bool:
@@ -71,8 +174,11 @@ class LoadedModel:
     def _build(self, torch: Any, transformers: Any) -> None:
         from llava_tui.pipelines import random_weights
 
-        made = random_weights.load(torch, transformers, self.plan, self.device, **self._attention())
+        plan = msgspec.structs.replace(self.plan, dtype=self._wanted.dtype)
+        made = random_weights.load(torch, transformers, plan, self.device, **self._attention())
         self.model, self.processor, self._digest = made
+        if self._wanted.quantization != "none":
+            quantization.apply(torch, self.model, self._wanted.quantization, self.device)
 
     def _attention(self) -> dict[str, str]:
         wanted = self.plan.attention.split(",")[0]
@@ -92,17 +198,17 @@ class LoadedModel:
         return folder
 
     def _load(self, torch: Any, transformers: Any, source: str, local: bool) -> None:
-        dtype = self.plan.dtype.split(",")[0]
-        if dtype == "auto" and self.device.type == "cpu":
-            dtype = "float32"  # half precision is emulated on most CPUs
+        dtype = self._dtype()
         options: dict[str, Any] = {"local_files_only": local}
         try:
             self.processor = transformers.AutoProcessor.from_pretrained(source, **options)
-            options |= self._attention()
+            options |= self._attention() | self._placing()
+            if self._wanted.quantization != "none":
+                options |= self._quantizing(source, dtype)
             self.model, loaded = transformers.AutoModelForImageTextToText.from_pretrained(
                 source, dtype=dtype if dtype == "auto" else getattr(torch, dtype), output_loading_info=True, **options
             )
-        except (torch.OutOfMemoryError, MemoryError):
+        except (torch.OutOfMemoryError, MemoryError, PipelineError):
             raise
         except Exception as error:
             # In the library's own words: a file or an attention that is missing, a model type that it does not know.
@@ -110,9 +216,37 @@ class LoadedModel:
         if missing := sorted(loaded["missing_keys"]):
             self._warn(f"{len(missing)} weights are not in the checkpoint and have random values, {missing[0]} for one")
 
+    def _placing(self) -> dict[str, Any]:
+        """Where the weights go; nothing where the whole model is moved to one device afterwards."""
+        device_map = self._wanted.device_map
+        if device_map == "none":
+            return {}
+        if device_map not in DEVICE_MAPS:
+            return {"device_map": {"": str(self.device)}}
+        limits = memory_limits(self.plan)
+        given: dict[str, Any] = {"device_map": device_map}
+        if limits:
+            given["max_memory"] = {_number(device): size for device, size in limits.items()}
+        if self.plan.offload:
+            given["offload_folder"] = self.plan.offload
+        return given
+
+    def _quantizing(self, source: str, dtype: str) -> dict[str, Any]:
+        """What makes the library quantise; onto the model's device at once, for what is quantised does not move."""
+        torch, transformers = self._torch, self._transformers
+        config = transformers.AutoConfig.from_pretrained(source, local_files_only=True)
+        named = dtype if dtype != "auto" else str(config.dtype or "float32").removeprefix("torch.")
+        with torch.device("meta"):
+            kept = quantization.kept(transformers.AutoModelForImageTextToText.from_config(config))
+        name = self._wanted.quantization
+        given = quantization.options(torch, transformers, name, getattr(torch, named), self.device, kept)
+        return ({"device_map": {"": str(self.device)}} if self._wanted.device_map == "none" else {}) | given
+
     def _loaded(self) -> None:
         """Looks at the model that is here now, and at what it has."""
         self.model.eval()
+        if self.config:
+            return  # the same model, loaded in another way
         self.config = json.loads(self.model.config.to_json_string(use_diff=False))
         if problem := self._unsupported():
             raise PipelineError(f"{self.plan.model}: {problem}")
@@ -161,26 +295,52 @@ class LoadedModel:
                 "cache": self.plan.cache_of(self.plan.cases()[0]),
                 "compile": self.plan.compile_of(self.plan.cases()[0]),
                 "modules": self._modules(),
-                "device_map": {
-                    name: str(place) for name, place in (getattr(model, "hf_device_map", None) or {}).items()
-                },
+                "quantization": next(iter(self._held)).quantization,
+                "device_map": _places(model),
+                "devices": sorted({place for held in self._held.values() for place in _devices(held)}),
+                "loads": [self._load_facts(*each) for each in self._in_groups()],
+                **self._set_for_all(),
                 "folder": str(folder or ""),
                 **({"weights": f"random, from seed {self.plan.seed}"} if self._is_built else {}),
                 **({"gpu_uuid": uuid} if (uuid := devices.uuid_of(torch, self.device)) else {}),
             },
         )
 
+    def _in_groups(self) -> list[tuple[int, Load]]:
+        return [(group, load) for group, loads in enumerate(self._together) for load in loads]
+
+    def _load_facts(self, group: int, load: Load) -> dict[str, Any]:
+        """What a model is loaded as, which cases run on it, and, once it is in memory, what came of it."""
+        cases = [case.id for case in self.plan.cases() if self.plan.load_of(case) == load]
+        told: dict[str, Any] = {"load": str(load), "group": group, "cases": cases}
+        if (held := self._held.get(load)) is not None:
+            told |= {
+                "dtype": str(held.model.dtype).removeprefix("torch."),
+                "weights_bytes": quantization.taken(held.model),
+                "device_map": _places(held.model),
+            }
+        return told
+
+    def _set_for_all(self) -> dict[str, Any]:
+        """What the plan says once for every case, and no model has by itself."""
+        vision, resolution = self.plan.vision_attention, self.plan.resolution
+        return ({"vision_attention": vision} if vision != "auto" and "," not in vision else {}) | (
+            {"resolution": resolution[0]} if len(resolution) == 1 else {}
+        )
+
     def prepare(self, case: Case) -> None:
         """See :class:`~llava_tui.pipelines.base.Pipeline`."""
         if self._settings is not None:
-            self.model = self._settings.apply(case)
+            held = self._settings.apply(case)
+            self.model, self.device = held.model, held.device
 
     def check_settings(self, case: Case) -> str:
         """Why the model cannot be set to what ``case`` asks for, or ""."""
         try:
             self.prepare(case)
         except (ImportError, ValueError) as error:
-            return f"{case.attention or case.dtype}: {first_line(error)}"
+            named = (case.vision_attention, case.attention, case.resolution, case.dtype)
+            return f"{next(filter(None, named), self.plan.vision_attention)}: {first_line(error)}"
         if self.plan.compile_of(case) != "off" and (needed := compiling.missing(self.device)):
             return f"compile: {needed}"
         return ""
@@ -195,20 +355,45 @@ class LoadedModel:
         return caches.facts(loop.cached, self.config, prompt, len(new[0]), len(new), self.model.dtype.itemsize)
 
     def close(self) -> None:
-        """Frees the model."""
-        self.model = self.processor = self._settings = None
-        self._caches = StaticCaches()
-        gc.collect()
-        if self.device is not None and self.device.type == "cuda":
-            import torch
-
-            torch.cuda.empty_cache()
+        """Frees the models."""
+        self._let_go()
+        self.processor = None
 
     def _warn(self, text: str) -> None:
         """Once a session: every run would say the same."""
         if text not in self._warned:
             self._warned.add(text)
             log.warning("%s", text)
+
+
+def _is_placed(model: Any) -> bool:
+    """Whether its weights are where they are to stay."""
+    return bool(getattr(model, "hf_device_map", None)) or getattr(model, "is_quantized", False)
+
+
+def _places(model: Any) -> dict[str, str]:
+    """The device of each module that was placed; "disk" for what is read whenever it is used."""
+    found = getattr(model, "hf_device_map", None) or {}
+    return {name: f"cuda:{place}" if isinstance(place, int) else str(place) for name, place in found.items()}
+
+
+def _devices(held: Held) -> set[str]:
+    """The accelerators that a model computes on, or cpu."""
+    used = {place for place in _places(held.model).values() if place not in ("cpu", "disk", "meta")}
+    return used or {str(held.device)}
+
+
+def _entry(torch: Any, model: Any, device: Any) -> Any:
+    """Where a model takes its inputs: the accelerator that its first modules are on, for what is kept on the CPU or
+    on disk is brought there to be computed."""
+    used = [place for place in _places(model).values() if place not in ("cpu", "disk", "meta")]
+    return torch.device(used[0]) if used and device.type != "cpu" and str(device) not in used else device
+
+
+def _number(device: str) -> int | str:
+    """As accelerate names devices: accelerators by their number."""
+    kind, _, number = device.partition(":")
+    return "cpu" if kind == "cpu" else "mps" if kind == "mps" else int(number or 0)
 
 
 def digest(folder: Path) -> str:
