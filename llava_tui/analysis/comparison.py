@@ -13,6 +13,7 @@ import numpy as np
 from llava_tui import units
 from llava_tui.analysis.compared import Comparison, Family, Row, Side
 from llava_tui.analysis.fairness import clock, differences, utilization
+from llava_tui.analysis.loads import apart
 from llava_tui.analysis.measures import Measures, measures, median, median_of
 from llava_tui.analysis.sentence import names_of, sentence
 from llava_tui.analysis.shared import comparable, counterpart
@@ -66,7 +67,13 @@ def compare_cases(a: Side, b: Side, *, delta: float = DELTA, spread: Mapping[str
     runs_a = [measures(view, a.case) for view in a.views]
     runs_b = [measures(view, b.case) for view in b.views]
     method = _method(runs_a, runs_b)
-    reasons, notes = differences((a.label, b.label), runs_a, runs_b, method == "paired rounds")
+    one_session = method == "paired rounds" or _one_session(runs_a, runs_b)
+    reasons, notes = differences((a.label, b.label), runs_a, runs_b, one_session)
+    unpaired = "single session" if method == "single session" else ""
+    if unpaired and one_session:
+        unpaired = "not interleaved"
+        why = "each on a model of its own" if apart(runs_a[0].view, a.case, b.case) else "no round has both"
+        notes.append(f"not interleaved ({why}): what drifted in between is in the difference")
     clocks = median_of([clock(of) for of in runs_a]), median_of([clock(of) for of in runs_b])
     ratio = None
     if clocks[0] and clocks[1] and abs(math.log(clocks[1] / clocks[0])) > math.log1p(CLOCKS_DIFFER):
@@ -90,7 +97,7 @@ def compare_cases(a: Side, b: Side, *, delta: float = DELTA, spread: Mapping[str
         method=method,
         delta=delta,
         verdict="not comparable" if reasons else rows[0].verdict,
-        sentence=sentence(names, rows, reasons, method, delta, busy),
+        sentence=sentence(names, rows, reasons, method, delta, busy, unpaired),
         rows=tuple(rows),
         reasons=tuple(reasons),
         notes=tuple(notes),
@@ -134,9 +141,13 @@ def _matched(a: Side, b: Side) -> list[tuple[str, str]]:
 
 def _method(a: list[Measures], b: list[Measures]) -> Method:
     if len(a) == len(b) == 1:
-        same = a[0].view.timeline.path == b[0].view.timeline.path
-        return "paired rounds" if same and _shared_rounds(a[0], b[0])[0].size else "single session"
+        return "paired rounds" if _one_session(a, b) and _shared_rounds(a[0], b[0])[0].size else "single session"
     return "sessions" if min(len(a), len(b)) >= SESSIONS else "single session"
+
+
+def _one_session(a: list[Measures], b: list[Measures]) -> bool:
+    """Whether both sides are cases of the same session."""
+    return len(a) == len(b) == 1 and a[0].view.timeline.path == b[0].view.timeline.path
 
 
 def _shared_rounds(a: Measures, b: Measures) -> tuple[Any, Any]:

@@ -63,11 +63,11 @@ def _told(of: Measures, column: str) -> tuple[float, ...]:
 
 
 def differences(
-    labels: tuple[str, str], runs_a: list[Measures], runs_b: list[Measures], interleaved: bool
+    labels: tuple[str, str], runs_a: list[Measures], runs_b: list[Measures], one_session: bool
 ) -> tuple[list[str], list[str]]:
     """Why the two sides (a session each entry, under their labels) are not comparable; and what else differs.
 
-    ``interleaved`` cases of one session may differ in what the plan sweeps: that is the question they answer.
+    Cases of ``one_session`` may differ in what the plan sweeps: that is the question they answer.
     """
     reasons: list[str] = []
     notes: list[str] = []
@@ -84,7 +84,7 @@ def differences(
         notes.append("imported against measured here: how the imported one was timed is not known")
     if kinds == {"pretrained", "random-weights"}:
         notes.append("pretrained against random weights: times compare, tokens do not")
-    swept = _swept(base, runs_b[0]) if interleaved else {}
+    swept = _swept(base, runs_b[0]) if one_session else {}
     explained = {key for name in swept for key in _EXPLAINED.get(name, (name,))}
     facts = _facts(base)
     for of in everyone:
@@ -104,7 +104,7 @@ def differences(
             for key in setting.keys() & other.keys() - swept.keys()
             if setting[key] != other[key]
         ]
-    same_work = not interleaved or (swept and not swept.keys() & _EXPLAINED.keys())
+    same_work = not one_session or (swept and not swept.keys() & _EXPLAINED.keys())
     if same_work and not reasons and _texts(base) != _texts(runs_b[0]):
         notes.append("the generated tokens differ, in equal number")
     return sorted(dict.fromkeys(reasons)), list(dict.fromkeys(notes))

@@ -23,15 +23,15 @@ def sentence(
     method: Method,
     delta: float,
     busy: Sequence[float | None],
+    alone: str = "",
 ) -> str:
     """Of B beside A, ``names``. ``rows`` begin with the whole run; ``reasons``: why nothing can be compared; ``busy``:
-    both sides' GPU utilization, percent."""
+    both sides' GPU utilization, percent; ``alone``: what is to be said where no rounds were paired."""
     a, b = names
     if reasons:
         return f"{b} cannot be compared with {a}: {'; '.join(reasons)}."
     whole = rows[0]
     effect = whole.effect or 0.0
-    alone = "single session" if method == "single session" else ""
     interval = f"{units.change(whole.low)} … {units.change(whole.high)}" if whole.low is not None else "no interval"
     if whole.verdict in ("faster", "slower"):
         text = f"{b} is {_percent(effect)} {whole.verdict} than {a}" + (f" ({alone})" if alone else "")

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from llava_tui import events
+from llava_tui.analysis.loads import group_of
 from llava_tui.analysis.machine import Watched
 from llava_tui.analysis.measures import Measures, measures
 from llava_tui.analysis.peaks import peaks_of
@@ -96,7 +97,7 @@ def badge(view: View, case: str, status: str = "") -> Trust:
     """The trust in what ``case`` had given by ``view.t``. ``status``: the session's, where it is known
     ("interrupted": its worker is gone, which no view can tell from one that is at work)."""
     of = measures(view, case)
-    found = [*_origin(view), *_failures(view, case), *_course(view, of, status)]
+    found = [*_origin(view), *_loads(view, case), *_failures(view, case), *_course(view, of, status)]
     if of.n:
         found += [*_machine(Watched(of)), *_runs(of), *_instrument(view, of)]
     found.sort(key=lambda reason: -WEIGHT[reason.level])
@@ -118,6 +119,12 @@ def _origin(view: View) -> Iterator[Reason]:
             log = view.log
             for text in log["text"][log.where(source="import", level="warning")][1:]:
                 yield Reason("imported", "note", str(text))
+
+
+def _loads(view: View, case: str) -> Iterator[Reason]:
+    if (group := group_of(view, case)) is not None:
+        text = "memory held one group of models at a time: this case did not interleave with those of the others"
+        yield Reason("not interleaved", "note", text, evidence={"group": group})
 
 
 def _failures(view: View, case: str) -> Iterator[Reason]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TypeVar
 
 from llava_tui import units
+from llava_tui.analysis import loads
 from llava_tui.events import (
     BrokenItem,
     CoolDown,
@@ -56,6 +57,7 @@ def head(view: View) -> list[str]:
         lines += [("machine", text) for text in [_host(preflight), *map(_gpu, preflight.gpus), *_no_gpu(preflight)]]
         lines += [("warning", text) for text in preflight.warnings]
     lines += [("resumed", _resumed(event)) for event in _all(view, Resumed)]
+    lines.append(("loads", loads.told(view)))
     lines += [("warm-up", _warm_up(event)) for event in _all(view, WarmUp)]
     if (test := view.fact(SelfTest)) is not None:
         lines.append(("measuring", _self_test(test)))

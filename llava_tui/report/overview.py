@@ -71,7 +71,14 @@ def _decoding(plan: dict[str, Any]) -> list[str]:
     """How every case decodes, where that is not as by default; where cases differ in it they say so themselves."""
     cache, compiled = str(plan.get("cache", "auto")), str(plan.get("compile", "off"))
     words = [f"{cache} cache"] if cache != "auto" and "," not in cache else []
-    return words + ([f"compiled ({compiled})"] if compiled != "off" and "," not in compiled else [])
+    words += [f"compiled ({compiled})"] if compiled != "off" and "," not in compiled else []
+    vision, resolution = str(plan.get("vision_attention", "auto")), plan.get("resolution") or ()
+    words += [f"vision tower {vision}"] if vision != "auto" and "," not in vision else []
+    words += [f"{side} pixels" for side in resolution] if len(resolution) == 1 else []
+    for field, title in (("quantization", ""), ("device_map", "device map ")):
+        value = str(plan.get(field, "none"))
+        words += [title + value] if value != "none" and "," not in value else []
+    return words
 
 
 def _head(info: SessionInfo, timeline: Timeline, view: View) -> list[str]:

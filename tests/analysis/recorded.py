@@ -44,16 +44,26 @@ def record(
     clock: int | None = None,
     utilization: float | None = None,
     said: dict[str, int] | None = None,
+    apart: bool = False,
 ) -> Path:
     """A session of ``rounds`` rounds. ``factor`` multiplies stages by case; ``session_factor`` all times. ``said`` is
-    the first token's id by case, 0 elsewhere."""
+    the first token's id by case, 0 elsewhere. ``apart``: one case after the other, each in rounds of its own, as where
+    memory holds one model."""
     chance = np.random.default_rng(seed)
     cases = cases or {"a": {"frames": 4, "batch": 1, "new_tokens": tokens}}
     stages = stages or STAGES
     path.mkdir(parents=True)
     write_atomically(path / "session.json", make_header(path.name, **(header or {})))
     stream, telemetry = StreamWriter(path / "events.jsonl"), StreamWriter(path / "telemetry.jsonl")
-    loaded: dict[str, Any] = {"name": "m", "model_type": "llava", "parameters": 1, "dtype": "float16", "device": "cuda"}
+    loads = [{"load": name, "group": place, "cases": [name]} for place, name in enumerate(cases)] if apart else []
+    loaded: dict[str, Any] = {
+        "extra": {"loads": loads},
+        "name": "m",
+        "model_type": "llava",
+        "parameters": 1,
+        "dtype": "float16",
+        "device": "cuda",
+    }
     stream.write(events.ModelFacts(t=0, **(loaded | {"digest": "d" * 64} | (model or {}))))
     tree = [events.StageInfo("load", "load")]
     tree += [
@@ -64,8 +74,9 @@ def record(
         events.Schedule(t=0, cases=[events.Case(name, values) for name, values in cases.items()], rounds=rounds, runs=9)
     )
     t = run = 0
-    for round_ in range(rounds):
-        for name in chance.permutation(list(cases)):
+    together = [[name] for name in cases] if apart else [list(cases)]
+    for round_, group in enumerate(group for group in together for _ in range(rounds)):
+        for name in chance.permutation(group):
             run += 1
             t += MS
             stream.write(events.RunStart(t=t, run=run, kind="measured", case=str(name), round=round_))

@@ -15,10 +15,12 @@ from llava_tui import events
 from llava_tui.analysis.calibration import spread_between
 from llava_tui.analysis.comparison import Comparison, Side, compare
 from llava_tui.analysis.measures import measures
+from llava_tui.analysis.trust import badge
 from llava_tui.analysis.verdict import decide, holm, paired
 from llava_tui.pipelines.simulated_session import simulated_session
 from llava_tui.plan import from_dict
 from llava_tui.report import comparison as report
+from llava_tui.report.facts import head
 
 TWO = {"a": {"frames": 4, "batch": 1, "new_tokens": 4, "variant": 1}, "b": {"frames": 4, "batch": 1, "new_tokens": 4}}
 SLOW_VISION = {"b": {"encode.vision_tower": 2.0}}
@@ -298,3 +300,28 @@ def test_the_package_compares_timelines(tmp_path: Path) -> None:
     timelines = [lt.open(record(tmp_path / name, seed=seed)) for seed, name in enumerate("ab")]
     one = only(lt.compare(*timelines, delta=0.02))
     assert (one.a, one.b, one.method, one.delta) == ("a", "b", "single session", 0.02)
+
+
+def test_cases_that_did_not_interleave_are_compared_with_less_to_claim_and_that_is_said(tmp_path: Path) -> None:
+    """Each was measured on a model of its own, one after the other: no round pairs them."""
+    cases = {name: {"frames": 4, "batch": 1, "new_tokens": 4, "quantization": name} for name in ("none", "bnb-4bit")}
+    far, near = {"bnb-4bit": {"generate.decode": 2.0}}, {"bnb-4bit": {"generate.decode": 1.03}}
+    apart = view(record(tmp_path / "apart", cases=cases, factor=far, apart=True))
+    (found,) = compare([Side("s", (apart,))])
+    assert found.reasons == ()  # what a plan sweeps does not make its cases incomparable
+    assert (found.method, found.verdict) == ("single session", "slower")
+    assert "slower than none (not interleaved)" in found.sentence
+    assert any("each on a model of its own" in note for note in found.notes)
+    reason = badge(apart, "none").named("not interleaved")
+    assert reason is not None
+    assert reason.level == "note"
+    assert "2 groups, one in memory after the other: none; then bnb-4bit" in "\n".join(head(apart))
+
+    # What paired rounds would decide is not claimed of them.
+    small = {"cases": cases, "factor": near, "noise": 0.001}
+    (paired_,) = compare([Side("s", (view(record(tmp_path / "paired", **small)),))])
+    (unpaired,) = compare([Side("s", (view(record(tmp_path / "unpaired", **small, apart=True)),))])
+    assert (paired_.method, paired_.verdict) == ("paired rounds", "slower")
+    assert unpaired.verdict == "inconclusive"
+    assert "not interleaved" in unpaired.sentence
+    assert badge(view(tmp_path / "paired"), "none").named("not interleaved") is None
