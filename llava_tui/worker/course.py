@@ -18,7 +18,7 @@ from typing import Protocol
 
 import msgspec
 
-from llava_tui.events import RunEnd, RunStart, SelfTest, StageTree, StateChange
+from llava_tui.events import ModelFacts, RunEnd, RunStart, SelfTest, StageTree, StateChange
 from llava_tui.pipelines.base import LOAD_STAGES, Pipeline, PipelineError
 from llava_tui.plan import Plan
 from llava_tui.session.reader import safe_text
@@ -29,10 +29,12 @@ from llava_tui.worker.control import Control
 from llava_tui.worker.cooling import Cooling
 from llava_tui.worker.journal import Journal
 from llava_tui.worker.listener import Listener, hearing
+from llava_tui.worker.memory import free
 from llava_tui.worker.outcome import REASON_LIMIT, failure, named
 from llava_tui.worker.porter import Porter
 from llava_tui.worker.ranks import Over, RankLost, Ranks
 from llava_tui.worker.recorder import Recorder
+from llava_tui.worker.room import Room, room
 from llava_tui.worker.runs import DeviceLost, Runs
 from llava_tui.worker.schedule import Planned, Schedule
 from llava_tui.worker.sink import EventSink, StreamLost
@@ -107,6 +109,7 @@ class Course:
         self._vitals = vitals
         self._folder = folder
         self._call_porter = call_porter
+        self._model: ModelFacts | None = None
         self._loading = 0
         self._loaded_from = 0
         self._load_before = 0.0
@@ -265,6 +268,7 @@ class Course:
         if isinstance(self._journal.clock, BlindDeviceClock):
             log.warning("%s has no timed events: device stages cannot be told apart", facts.device)
         self._runs.loaded(pipeline, facts.device)
+        self._model = facts
         return ""
 
     def _stop_while_loading(self) -> None:
@@ -285,6 +289,8 @@ class Course:
     def _preflight(self, pipeline: Pipeline) -> dict[str, str]:
         """What the machine is like, and which cases cannot run, and why."""
         refused = {case.id: problem for case in self._schedule.active if (problem := pipeline.check_case(case))}
+        fits = self._room(pipeline, refused)
+        refused |= fits.refused
         if self._vitals is not None:
             deadline = time.monotonic() + TELEMETRY_WAIT_S
             self._vitals.read()
@@ -292,7 +298,8 @@ class Course:
                 time.sleep(PAUSE_S)
                 self._vitals.read()
         simulated = self._plan.pipeline == "simulated"
-        found = preflight.inspect(self._now(), self._vitals, self._loaded_from, self._load_before, simulated)
+        seen = (self._vitals, self._loaded_from, self._load_before)
+        found = preflight.inspect(self._now(), *seen, simulated, fits.warnings)
         self._write(found)
         for warning in found.warnings:
             log.warning("%s", warning)
@@ -300,6 +307,15 @@ class Course:
             why = "simulated: measuring takes no simulated time" if simulated else "the plan leaves it out"
             self._write(SelfTest(t=self._now(), reason=why))
         return refused
+
+    def _room(self, pipeline: Pipeline, refused: dict[str, str]) -> Room:
+        """What does not fit into memory of the cases that can run."""
+        if (model := self._model) is None:
+            return Room()
+        cases = [case for case in self._schedule.active if case.id not in refused]
+        found = room(self._plan, cases, model, free(model.device, pipeline))
+        self._runs.needs = found.needs
+        return found
 
     def _leave_out(self, refused: dict[str, str]) -> None:
         """Once the porter is relieved: until then the schedule here is to stay as it was where they parted."""

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import sys
 from typing import Any
 
+import psutil
+
+from llava_tui.pipelines.base import Pipeline
+
 log = logging.getLogger(__name__)
 
+_NO_DEVICE = ("cpu", "meta", "simulated")
+"""Where no allocator of a device's is."""
 _SHORT_OF_MEMORY = ("can't allocate memory", "out of memory", "alloc_failed", "allocation_failed")
 
 
@@ -22,11 +29,49 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in text for words in _SHORT_OF_MEMORY)
 
 
+def free(device: str, pipeline: Pipeline) -> int | None:
+    """Bytes that a run can still get on a torch device: what is free on it, and what the allocator holds unused; on the
+    CPU, of the machine or its container. A simulation tells its own; ``None`` where nothing tells."""
+    kind = device.split(":")[0]
+    if kind in ("meta", "simulated"):
+        own: int | None = getattr(pipeline, "memory_free", None)
+        return own
+    if kind == "cpu":
+        from llava_tui.pipelines.fitting import host_free
+
+        return host_free()
+    held = holding(device)
+    if "free" not in held:
+        return None
+    return held["free"] + held.get("reserved", 0) - held.get("allocated", 0)
+
+
+def holding(device: str) -> dict[str, int]:
+    """What is held right now, bytes: ``allocated`` and ``reserved`` by the device's allocator, ``free`` and ``total``
+    of the device; on the CPU ``rss``, and what the machine has ``free``. Leaves out what does not answer."""
+    found: dict[str, int] = {}
+    torch = sys.modules.get("torch")
+    if device.split(":")[0] in _NO_DEVICE or torch is None:
+        with contextlib.suppress(psutil.Error):
+            found = {"rss": psutil.Process().memory_info().rss, "free": psutil.virtual_memory().available}
+        return found
+    try:
+        module: Any = torch.get_device_module(device)
+        for name in ("allocated", "reserved"):
+            found[name] = int(getattr(module, f"memory_{name}")(device))
+        found["free"], found["total"] = map(int, module.mem_get_info(device))
+    except (RuntimeError, AttributeError, AssertionError):  # lost with the run, or a kind of device without it
+        pass
+    return found
+
+
 def release(device: str) -> None:
     """Gives back what a failed run left in Python and in the allocator's cache; says it where that cannot be."""
-    gc.collect()
+    # What the run made is young. Among what torch and transformers made, looking for garbage would hold the interpreter
+    # for 0.2 to 0.6 s, and whoever asks something of the worker would wait for it.
+    gc.collect(1)
     torch = sys.modules.get("torch")
-    if torch is None or device.split(":")[0] in ("cpu", "meta", "simulated"):
+    if torch is None or device.split(":")[0] in _NO_DEVICE:
         return
     module: Any = torch.get_device_module(device)
     if hasattr(module, "empty_cache"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 from llava_tui.events import GpuProcess, GpuSample, GpuState, Preflight
 from llava_tui.units import counted, size
@@ -14,10 +15,18 @@ BUSY = 10.0
 """Percent of utilization from which on a GPU that we do not use yet is somebody else's."""
 
 
-def inspect(t: int, vitals: Vitals | None, loaded_from: int, load: float, simulated: bool) -> Preflight:
+def inspect(
+    t: int,
+    vitals: Vitals | None,
+    loaded_from: int,
+    load: float,
+    simulated: bool,
+    short: Sequence[str] = (),
+) -> Preflight:
     """The machine by its first readings. ``loaded_from``: ``t`` at which our own memory may have come onto a GPU: who
     was there before is not us, even where PIDs are those of another namespace (containers). ``load``: the load average
-    before anything was loaded. Warnings are of the GPUs that the model is on."""
+    before anything was loaded; ``short``: what may not fit into memory. Warnings of GPUs are of those that the model is
+    on."""
     ours = vitals.ours if vitals is not None else None
     gpus: list[GpuState] = []
     absent = "nothing watches the machine"
@@ -34,7 +43,8 @@ def inspect(t: int, vitals: Vitals | None, loaded_from: int, load: float, simula
         governor="" if simulated else governor(),
         gpus=gpus,
         absent=absent,
-        warnings=host + [warning for gpu in gpus if ours is None or gpu.gpu in ours for warning in _gpu_warnings(gpu)],
+        warnings=[*short, *host]
+        + [warning for gpu in gpus if ours is None or gpu.gpu in ours for warning in _gpu_warnings(gpu)],
     )
 
 

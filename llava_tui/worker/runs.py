@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 
 from llava_tui.events import Profile, RunEnd, RunStart, SelfTest
+from llava_tui.needs import Needs
 from llava_tui.pipelines.base import Cancelled, Pipeline, Probe, RunResult
 from llava_tui.plan import Case, Plan
 from llava_tui.worker import selftest
@@ -19,8 +20,8 @@ from llava_tui.worker.control import Control
 from llava_tui.worker.cooling import Cooling
 from llava_tui.worker.journal import Journal
 from llava_tui.worker.listener import hearing
-from llava_tui.worker.memory import release
-from llava_tui.worker.outcome import Untrusted, difference, failure
+from llava_tui.worker.memory import holding, is_out_of_memory, release
+from llava_tui.worker.outcome import Untrusted, difference, failure, footprint, with_footprint
 from llava_tui.worker.ranks import Over, RankLost, Ranks, Word
 from llava_tui.worker.recorder import BareProbe, Recorder, Spans
 from llava_tui.worker.schedule import Planned, Schedule, inputs_of, item_name, run_seed
@@ -55,6 +56,8 @@ class Runs:
         self.summary = Summary()
         self.untrusted: dict[str, str] = {}
         """Cases whose figures would not mean what they say, and why."""
+        self.needs: dict[str, Needs] = {}
+        """What cases take of memory beside the weights, by their ids, as far as that is known."""
         self._plan = plan
         self._journal = journal
         self._control = control
@@ -73,6 +76,8 @@ class Runs:
         self._disturbed: Counter[str] = Counter()
         """Measured runs that something disturbed, by case."""
         self._process = psutil.Process()
+        self._held: dict[str, int] = {}
+        """What was held when memory was too little."""
 
     def loaded(self, pipeline: Pipeline, device: str) -> None:
         """The pipeline's model is on that torch device, and the journal's clock is the device's."""
@@ -164,6 +169,8 @@ class Runs:
         except Exception as error:  # noqa: BLE001 - the device itself may be lost
             if outcome in ("ok", "cancelled"):  # Else this is no news.
                 outcome, reason = self._failure(error)
+        if outcome == "out-of-memory":
+            reason = with_footprint(reason, self._footprint(planned, spans))
         taken_back = hot = ""
         if outcome == "ok" and spans is not None and planned.kind == "measured":
             hot = self._cooling.why(spans.start, planned.round) if self._cooling is not None else ""
@@ -319,7 +326,12 @@ class Runs:
         return RunResult(reference, [], facts={"cross_check": "equal", "tokens": sum(map(len, reference))})
 
     def _failure(self, error: Exception) -> tuple[str, str]:
+        if is_out_of_memory(error):  # before what the run holds is let go of
+            self._held = holding(self._device)
         return failure(error, self._control.stop_now)
+
+    def _footprint(self, planned: Planned, spans: Spans | None) -> dict[str, Any]:
+        return footprint(self._held, spans, self.needs.get(planned.case.id))
 
     def end(
         self,
@@ -337,6 +349,8 @@ class Runs:
         if spans is not None:
             fields = spans.fields()
         facts = result.facts
+        if planned is not None and outcome == "out-of-memory":
+            facts = {**facts, "footprint": self._footprint(planned, spans)}
         if planned is not None and planned.kind == "self-test":
             facts = {**facts, "self_test": "bare" if planned.bare else "instrumented"}
         end = RunEnd(
