@@ -61,9 +61,10 @@ PRESETS: tuple[ModelEntry, ...] = (
             name=preset.name,
             source="preset",
             model_type=preset.config["model_type"],
-            family="tested" if preset.config["model_type"] in architecture.KNOWN_FAMILIES else "untested",
+            family="tested",
             complete=False,
-            problem="only with --weights random",
+            problem="only with --weights random"
+            + (" and --pipeline eventgpt" if architecture.is_eventgpt(preset.config) else ""),
             note=f"{preset.parameters:,} parameters, {units.size(2 * preset.parameters)} in half precision",
         )
         for preset in presets.PRESETS
@@ -108,12 +109,14 @@ def resolve(model: str) -> Path | None:
     )
 
 
-def config_of(model: str) -> tuple[dict[str, Any], Path | None]:
+def config_of(model: str, pipeline: str = "llava") -> tuple[dict[str, Any], Path | None]:
     """The config that ``model`` is built from with random weights, and the folder it was in: that of a folder, of a
     preset, or of a hub id that is in the cache, with weights or without. Raises :class:`ModelError`."""
+    check = _check_eventgpt_config if pipeline == "eventgpt" else _check_config
     folder: Path | None = Path(model).expanduser() if Path(model).expanduser().is_dir() else None
     if folder is None:
         if preset := presets.find(model):
+            check(model, preset.config)
             return preset.config, None
         cached = _HUB_ID.fullmatch(model) and hub_cache() / ("models--" + model.replace("/", "--"))
         folder = _snapshot(cached) if cached else None
@@ -121,7 +124,7 @@ def config_of(model: str) -> tuple[dict[str, Any], Path | None]:
         names = ", ".join(preset.name for preset in presets.PRESETS)
         raise ModelError(f"{model}: no config of it is on this machine; give a folder with a config.json, or {names}")
     config = read_config(folder, model)
-    _check_config(model, config)
+    check(model, config)
     return config, folder
 
 
@@ -129,8 +132,7 @@ def check_model(model: str) -> None:
     """Raises :class:`ModelError` if it can be told without loading that ``model`` cannot be profiled."""
     if model == DEMO:
         return
-    if not Path(model).expanduser().exists() and (preset := presets.find(model)):
-        raise ModelError(f"{model}: needs --weights random; with trained weights it is {preset.hub_id}")
+    _check_preset(model)
     folder = resolve(model)
     if folder is None:
         if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
@@ -162,15 +164,29 @@ def _check_config(model: str, config: dict[str, Any]) -> None:
 
 def check_eventgpt(model: str) -> None:
     """Raises :class:`ModelError` if it can be told without loading that ``model`` is no checkpoint of EventGPT."""
-    folder = None if model == DEMO else resolve(model)
+    if model == DEMO:
+        return
+    _check_preset(model)
+    folder = resolve(model)
     if folder is None:
         return
-    config = read_config(folder, model)
+    _check_eventgpt_config(model, read_config(folder, model))
+    if not has_weights(folder):
+        raise ModelError(
+            f"{model}: weights are missing; the folder needs model.safetensors, or its index's files; "
+            "or add --weights random"
+        )
+
+
+def _check_eventgpt_config(model: str, config: dict[str, Any]) -> None:
     if not architecture.is_eventgpt(config):
         kind = architecture.model_type(config) or "no model_type"
         raise ModelError(f"{model}: no EventGPT ({kind}, not {architecture.EVENTGPT}); leave --pipeline eventgpt out")
-    if not has_weights(folder):
-        raise ModelError(f"{model}: weights are missing; the folder needs model.safetensors, or its index's files")
+
+
+def _check_preset(model: str) -> None:
+    if not Path(model).expanduser().exists() and (preset := presets.find(model)):
+        raise ModelError(f"{model}: needs --weights random; with trained weights it is {preset.hub_id}")
 
 
 def read_config(folder: Path, model: str = "") -> dict[str, Any]:

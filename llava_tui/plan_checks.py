@@ -44,8 +44,6 @@ def _model(plan: Plan) -> None:
     _choice("simulated_gpu", plan.simulated_gpu, plans.SIMULATED_GPUS)
     if plan.grouping != "pipeline" and plan.pipeline != "eventgpt":
         raise PlanError("grouping: only EventGPT has several; add --pipeline eventgpt")
-    if plan.weights == "random" and plan.pipeline == "eventgpt":
-        raise PlanError("weights: EventGPT is built with random weights as --model demo; use pretrained")
     if plan.weights == "random" and plan.pipeline == "simulated":
         raise PlanError("weights: a simulation has none; leave it out")
     if not plan.inputs and not plan.dataset:

@@ -100,10 +100,10 @@ def _check_random(plan: Plan) -> tuple[dict[str, Any], bool]:
     from llava_tui.pipelines import built_processors, fitting
     from llava_tui.pipelines.base import PipelineError
 
-    config, folder = models.config_of(plan.model)
+    config, folder = models.config_of(plan.model, plan.pipeline)
     has_tokenizer = built_processors.has_processor(folder)
     try:
-        if not has_tokenizer:
+        if not has_tokenizer and plan.pipeline == "llava":
             built_processors.check_family(config)
     except PipelineError as error:
         raise PlanError(f"model: {error}") from None
@@ -127,7 +127,10 @@ def _check_eventgpt(plan: Plan) -> None:
 
     if "<event>" in plan.prompt:
         raise PlanError("prompt: <event> stands for the events: leave it out, they are put in by themselves")
-    models.check_eventgpt(plan.model)
+    if plan.weights == "random" and plan.model != DEMO:
+        _check_random(plan)
+    else:
+        models.check_eventgpt(plan.model)
 
 
 def _check_inputs(plan: Plan) -> None:

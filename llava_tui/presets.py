@@ -107,6 +107,30 @@ _SIGLIP = {
     "patch_size": 14,
     "vision_use_head": False,
 }
+_SO400M = {
+    "hidden_size": 1152,
+    "intermediate_size": 4304,
+    "num_hidden_layers": 27,
+    "num_attention_heads": 16,
+    "patch_size": 14,
+}
+"""SigLIP's tower in other families: with all of its layers, without what pools them."""
+_QWEN_VL = {
+    "dtype": "bfloat16",
+    "image_token_id": 151655,
+    "video_token_id": 151656,
+    "vision_start_token_id": 151652,
+    "vision_end_token_id": 151653,
+    "tie_word_embeddings": False,
+}
+_QWEN_VL_TOWER = {"depth": 32, "num_heads": 16, "patch_size": 14, "spatial_merge_size": 2, "temporal_patch_size": 2}
+
+
+def _mrope(theta: float, *section: int) -> dict[str, Any]:
+    """Rotary positions in time, height and width."""
+    return {"rope_parameters": {"rope_type": "default", "rope_theta": theta, "mrope_section": list(section)}}
+
+
 _STEPS = range(384, 2305, 384)
 """Sides of the pictures that LLaVA-OneVision cuts into squares of 384."""
 
@@ -168,6 +192,199 @@ PRESETS: tuple[Preset, ...] = (
             "image_seq_length": 256,
             "video_seq_length": 2056,
             "vision_config": _clip(224),
+        },
+    ),
+    Preset(
+        name="qwen2-vl-7b",
+        hub_id="Qwen/Qwen2-VL-7B-Instruct",
+        parameters=8_291_375_616,
+        config=_QWEN_VL
+        | {
+            "model_type": "qwen2_vl",
+            "architectures": ["Qwen2VLForConditionalGeneration"],
+            "text_config": _QWEN2_7B
+            | {"model_type": "qwen2_vl_text", "vocab_size": 152064}
+            | _mrope(1_000_000.0, 16, 24, 24),
+            "vision_config": _QWEN_VL_TOWER
+            | {"model_type": "qwen2_vl_vision", "embed_dim": 1280, "hidden_size": 3584, "mlp_ratio": 4},
+        },
+    ),
+    Preset(
+        name="qwen2.5-vl-7b",
+        hub_id="Qwen/Qwen2.5-VL-7B-Instruct",
+        parameters=8_292_166_656,
+        config=_QWEN_VL
+        | {
+            "model_type": "qwen2_5_vl",
+            "architectures": ["Qwen2_5_VLForConditionalGeneration"],
+            "text_config": _QWEN2_7B
+            | {"model_type": "qwen2_5_vl_text", "vocab_size": 152064, "max_position_embeddings": 128_000}
+            | _mrope(1_000_000.0, 16, 24, 24),
+            "vision_config": _QWEN_VL_TOWER
+            | {
+                "model_type": "qwen2_5_vl_vision",
+                "hidden_size": 1280,
+                "intermediate_size": 3420,
+                "out_hidden_size": 3584,
+                "window_size": 112,
+                "fullatt_block_indexes": [7, 15, 23, 31],
+                "tokens_per_second": 2,
+            },
+        },
+    ),
+    Preset(
+        name="qwen3-vl-8b",
+        hub_id="Qwen/Qwen3-VL-8B-Instruct",
+        parameters=8_767_123_696,
+        config=_QWEN_VL
+        | {
+            "model_type": "qwen3_vl",
+            "architectures": ["Qwen3VLForConditionalGeneration"],
+            "text_config": _QWEN2_7B
+            | {
+                "model_type": "qwen3_vl_text",
+                "hidden_size": 4096,
+                "intermediate_size": 12288,
+                "num_hidden_layers": 36,
+                "num_attention_heads": 32,
+                "num_key_value_heads": 8,
+                "head_dim": 128,
+                "vocab_size": 151_936,
+                "max_position_embeddings": 262_144,
+            }
+            | _mrope(5_000_000.0, 24, 20, 20),
+            "vision_config": _QWEN_VL_TOWER
+            | {
+                "model_type": "qwen3_vl_vision",
+                "depth": 27,
+                "patch_size": 16,
+                "hidden_size": 1152,
+                "intermediate_size": 4304,
+                "out_hidden_size": 4096,
+                "num_position_embeddings": 2304,
+                "deepstack_visual_indexes": [8, 16, 24],
+            },
+        },
+    ),
+    Preset(
+        name="internvl3-8b",
+        hub_id="OpenGVLab/InternVL3-8B-hf",
+        parameters=7_944_373_760,
+        config={
+            "model_type": "internvl",
+            "architectures": ["InternVLForConditionalGeneration"],
+            "dtype": "bfloat16",
+            "image_token_id": 151667,
+            "image_seq_length": 256,
+            "downsample_ratio": 0.5,
+            "vision_feature_layer": -1,
+            "vision_feature_select_strategy": "default",
+            "tie_word_embeddings": False,
+            "text_config": _QWEN2_7B | {"vocab_size": 151_674},
+            "vision_config": {
+                "model_type": "internvl_vision",
+                "hidden_size": 1024,
+                "intermediate_size": 4096,
+                "num_hidden_layers": 24,
+                "num_attention_heads": 16,
+                "attention_bias": True,
+                "image_size": [448, 448],
+                "patch_size": [14, 14],
+            },
+        },
+    ),
+    Preset(
+        name="smolvlm2-2.2b",
+        hub_id="HuggingFaceTB/SmolVLM2-2.2B-Instruct",
+        parameters=2_246_784_880,
+        config={
+            "model_type": "smolvlm",
+            "architectures": ["SmolVLMForConditionalGeneration"],
+            "dtype": "bfloat16",
+            "image_token_id": 49190,
+            "scale_factor": 3,
+            "tie_word_embeddings": False,
+            "text_config": _llama(2048, 8192, 24, 32)
+            | {"vocab_size": 49280, "max_position_embeddings": 8192, "eos_token_id": 49279, "pad_token_id": 2},
+            "vision_config": _SO400M | {"model_type": "smolvlm_vision", "image_size": 384},
+        },
+    ),
+    Preset(
+        name="paligemma-3b-224",
+        hub_id="google/paligemma-3b-pt-224",
+        parameters=2_923_466_480,
+        config={
+            "model_type": "paligemma",
+            "architectures": ["PaliGemmaForConditionalGeneration"],
+            "dtype": "bfloat16",
+            "image_token_index": 257_152,
+            "projection_dim": 2048,
+            "hidden_size": 2048,
+            "tie_word_embeddings": True,
+            "text_config": {
+                "model_type": "gemma",
+                "hidden_size": 2048,
+                "intermediate_size": 16384,
+                "num_hidden_layers": 18,
+                "num_attention_heads": 8,
+                "num_key_value_heads": 1,
+                "head_dim": 256,
+                "vocab_size": 257_216,
+                "max_position_embeddings": 8192,
+                "bos_token_id": 2,
+                "eos_token_id": 1,
+                "pad_token_id": 0,
+            },
+            "vision_config": _SO400M
+            | {"model_type": "siglip_vision_model", "vision_use_head": False, "image_size": 224},
+        },
+    ),
+    Preset(
+        name="gemma-3-4b",
+        hub_id="google/gemma-3-4b-it",
+        parameters=4_300_079_472,
+        config={
+            "model_type": "gemma3",
+            "architectures": ["Gemma3ForConditionalGeneration"],
+            "dtype": "bfloat16",
+            "image_token_index": 262_144,
+            "boi_token_index": 255_999,
+            "eoi_token_index": 256_000,
+            "mm_tokens_per_image": 256,
+            "tie_word_embeddings": True,
+            "text_config": {
+                "model_type": "gemma3_text",
+                "hidden_size": 2560,
+                "intermediate_size": 10240,
+                "num_hidden_layers": 34,
+                "num_attention_heads": 8,
+                "num_key_value_heads": 4,
+                "head_dim": 256,
+                "vocab_size": 262_208,
+                "max_position_embeddings": 131_072,
+                "sliding_window": 1024,
+                "bos_token_id": 2,
+                "eos_token_id": 1,
+                "pad_token_id": 0,
+            },
+            "vision_config": _SO400M
+            | {"model_type": "siglip_vision_model", "vision_use_head": False, "image_size": 896},
+        },
+    ),
+    Preset(
+        name="eventgpt-7b",
+        hub_id="XduSyL/EventGPT",
+        parameters=7_079_684_096,
+        config=_VICUNA_7B
+        | {
+            "model_type": "EventChat_llama",
+            "architectures": ["EventChatModel"],
+            "dtype": "float16",
+            "vocab_size": 32000,
+            "mm_visual_tower": "openai/clip-vit-large-patch14-336",
+            "vision_config": _clip(336),
+            "event_feature_adaptor": True,
+            "tie_word_embeddings": False,
         },
     ),
 )

@@ -237,7 +237,6 @@ def test_eventgpt_takes_five_slices_unless_said_otherwise_and_keeps_what_was_sai
     [
         ({"grouping": "5stage"}, "add --pipeline eventgpt"),
         ({"pipeline": "eventgpt", "grouping": "6stage"}, "is not one of pipeline, 5stage"),
-        ({"pipeline": "eventgpt", "weights": "random"}, "--model demo"),
     ],
 )
 def test_what_eventgpt_alone_has_is_said(values: dict[str, Any], said: str) -> None:

@@ -26,9 +26,12 @@ def processor_of(transformers: Any, config: dict[str, Any], folder: Path | None)
 
 def has_processor(folder: Path | None) -> bool:
     """Whether the files of a processor and of its tokenizer are there."""
-    return folder is not None and all(
-        any((folder / name).is_file() for name in names) for names in (_TOKENIZER_FILES, _PROCESSOR_FILES)
-    )
+    return folder is not None and has_tokenizer(folder) and any((folder / name).is_file() for name in _PROCESSOR_FILES)
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether the files of a tokenizer are there."""
+    return any((folder / name).is_file() for name in _TOKENIZER_FILES)
 
 
 def check_family(config: dict[str, Any]) -> None:

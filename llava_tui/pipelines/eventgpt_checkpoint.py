@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from torch import nn
 from transformers import (
     AutoTokenizer,
@@ -25,11 +26,12 @@ from transformers import (
     LlamaForCausalLM,
 )
 
-from llava_tui import models
+from llava_tui import models, presets
 from llava_tui.architecture import EVENTGPT
-from llava_tui.pipelines import checkpoints
+from llava_tui.pipelines import built_processors, checkpoints, fitting, random_weights
 from llava_tui.pipelines.base import PipelineError
 from llava_tui.pipelines.checkpoints import DEMO_SHAPE, TINY, Shape
+from llava_tui.plan import Plan
 
 _TOWER = "model.visual_tower.visual_tower.vision_model."
 _PROJECTOR = "model.visual_projector."
@@ -41,6 +43,14 @@ _BUFFERS = ("position_ids",)
 _LLAMA_KEYS = ("rope_theta", "rope_scaling")
 """Of older configs, which the library still understands."""
 _OTHERS = ("model_type", "architectures", "dtype", "transformers_version")
+
+_BYTE_TOKENS = {0: "<unk>", 1: "<s>", 2: "</s>", 3: "<pad>", 4: "<ev_start>", 5: "<ev_end>"}
+_TOWERS: dict[str, dict[str, Any]] = {
+    name.rpartition("/")[2]: preset.config["vision_config"]
+    for preset in presets.PRESETS
+    if (name := preset.config.get("mm_visual_tower", ""))
+}
+"""Published vision towers by their names."""
 
 TINY_EVENTS = replace(TINY, vision_hidden=64, vision_intermediate=128, vision_heads=1)
 """17 tokens a slice before they are averaged; for tests."""
@@ -69,6 +79,10 @@ class EventGpt(nn.Module):  # type: ignore[misc]
     def dtype(self) -> torch.dtype:
         """Of all parts."""
         return self.language.dtype
+
+    def tie_weights(self) -> None:
+        """Of the language model."""
+        self.language.tie_weights()
 
     def get_decoder(self) -> nn.Module:
         """The language model's layers."""
@@ -129,6 +143,56 @@ def load(folder: Path, dtype: str, attention: str = "") -> tuple[EventGpt, list[
     return model, sorted(loaded["missing_keys"])
 
 
+def random(plan: Plan, device: torch.device, attention: str = "") -> tuple[EventGpt, Any, Any, str]:
+    """The plan's model on ``device`` with random weights, its tokenizer (the folder's, else one of bytes), its image
+    processor, and the digest of what its weights are made from. Raises :class:`PipelineError`, else what the library
+    raises."""
+    try:
+        config, folder = models.config_of(plan.model, "eventgpt")
+    except models.ModelError as error:
+        raise PipelineError(str(error)) from None
+    options = {"attention": attention} if attention else {}
+    model = random_weights.made(
+        torch,
+        lambda **given: from_config(config, **given),
+        plan.model,
+        fitting.dtypes(plan, config, device.type),
+        device,
+        plan.seed,
+        **options,
+    )
+    if folder is not None and built_processors.has_tokenizer(folder):
+        tokenizer = load_tokenizer(folder)
+    else:
+        tokenizer = checkpoints.byte_tokenizer(_BYTE_TOKENS, model.config.vocab_size, named={})
+    built_processors.tell_ids(transformers, model.language, tokenizer)
+    return model, tokenizer, image_processor(folder, model), random_weights.digest(config, plan.seed)
+
+
+def from_config(config: dict[str, Any], dtype: torch.dtype = torch.float32, attention: str = "") -> EventGpt:
+    """The architecture that a ``config.json`` tells of, where torch makes tensors; two layers in the projector.
+
+    Raises :class:`PipelineError` where the vision tower is not known.
+    """
+    vision = config.get("vision_config")
+    if not isinstance(vision, dict):
+        name = str(config.get("mm_visual_tower") or "").rpartition("/")[2]
+        if name not in _TOWERS:
+            raise PipelineError(
+                f"which vision tower it has is not known ({name or 'no mm_visual_tower'} in its config); "
+                f"add a vision_config, or use one of: {', '.join(_TOWERS)}"
+            )
+        vision = _TOWERS[name]
+    given: dict[str, Any] = {"dtype": dtype} | ({"attn_implementation": attention} if attention else {})
+    text = _llama_config(config)
+    language = transformers.AutoModelForCausalLM.from_config(text, **given)
+    tower = transformers.AutoModel.from_config(CLIPVisionConfig(**vision), **given)
+    wide, deep = tower.config.hidden_size, text.hidden_size
+    projector = nn.Sequential(nn.Linear(wide, deep), nn.GELU(), nn.Linear(deep, deep)).to(dtype)
+    adaptor: nn.Module = nn.Linear(deep, deep) if config.get("event_feature_adaptor") else nn.Identity()
+    return EventGpt(language, tower, projector, adaptor.to(dtype))
+
+
 def load_tokenizer(folder: Path) -> Any:
     """The language model's. Raises what the library raises."""
     tokenizer = AutoTokenizer.from_pretrained(
@@ -139,9 +203,9 @@ def load_tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
-def image_processor(folder: Path, model: EventGpt) -> Any:
+def image_processor(folder: Path | None, model: EventGpt) -> Any:
     """CLIP's preprocessing for the size that the tower takes, unless the folder says another."""
-    if (folder / "preprocessor_config.json").is_file():
+    if folder is not None and (folder / "preprocessor_config.json").is_file():
         return CLIPImageProcessor.from_pretrained(folder, local_files_only=True)
     side = model.tower.config.image_size
     return CLIPImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side})

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from typing import Any
 
 from llava_tui import models
@@ -65,20 +66,29 @@ def build(
     in: room for them is looked for first. ``options`` go to the library's ``from_config``. Raises
     :class:`PipelineError` where that is too little, and what the library raises for a config that it cannot build.
     """
-    sizes = parsed(transformers, config)
+
+    def make(**given: Any) -> Any:
+        return transformers.AutoModelForImageTextToText.from_config(parsed(transformers, config), **given)
+
+    return made(torch, make, name, dtypes, device, seed, **options)
+
+
+def made(
+    torch: Any, make: Callable[..., Any], name: str, dtypes: list[str], device: Any, seed: int, **options: Any
+) -> Any:
+    """See :func:`build`; ``make`` makes the model, of whatever class, where torch makes tensors. It is given ``dtype``
+    and ``options``."""
     with torch.device("meta"):
-        empty = transformers.AutoModelForImageTextToText.from_config(sizes)
+        empty = make()
     parameters = sum(parameter.numel() for parameter in empty.parameters())
-    free, where = _free(torch, device)
+    free, where = fitting.free(torch, device)
     if problem := fitting.refusal(name, parameters, dtypes, free, where):
         raise PipelineError(problem)
     from transformers.initialization import no_init_weights
 
     # Single vectors are drawn all the same, from the caller's random numbers.
     with no_init_weights(), torch.random.fork_rng(devices=[]), torch.device(device):
-        model = transformers.AutoModelForImageTextToText.from_config(
-            parsed(transformers, config), dtype=getattr(torch, dtypes[0]), **options
-        )
+        model = make(dtype=getattr(torch, dtypes[0]), **options)
     model.tie_weights()  # is left out too
     fill(torch, model, seed)
     return model.eval()
@@ -141,11 +151,3 @@ def digest(config: dict[str, Any], seed: int) -> str:
     """SHA-256 of what weights are made from."""
     made_from = json.dumps([_VERSION, seed, config], sort_keys=True)
     return hashlib.sha256(made_from.encode()).hexdigest()
-
-
-def _free(torch: Any, device: Any) -> tuple[int, str]:
-    """Bytes that are free where the model is to be, and the name of the place."""
-    module: Any = None if device.type in ("cpu", "meta") else torch.get_device_module(device.type)
-    if hasattr(module, "mem_get_info"):
-        return int(module.mem_get_info(device)[0]), str(device)
-    return fitting.host_free(), "this machine"  # which other accelerators without memory of their own share

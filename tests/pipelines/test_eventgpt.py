@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from recording_probe import RecordingProbe
 
-from llava_tui import models
+from llava_tui import models, preflight, presets
+from llava_tui.pipelines import fitting
 from llava_tui.pipelines.base import Cancelled, PipelineError
 from llava_tui.pipelines.event_streams import demo_stream
 from llava_tui.pipelines.eventgpt import EventGptPipeline, stages_of
-from llava_tui.plan import GROUPINGS, Case, Plan
+from llava_tui.plan import GROUPINGS, Case, Plan, PlanError
 
 pytestmark = pytest.mark.models
 
@@ -278,3 +279,85 @@ def test_the_demo_is_built_here(probe: RecordingProbe, monkeypatch: pytest.Monke
     loaded = EventGptPipeline(Plan(pipeline="eventgpt", device="cpu"))
     loaded.load(probe)
     assert loaded.run(Case(5, 1, 2), ("demo",), 0, RecordingProbe()).token_ids
+
+
+# --- random weights ------------------------------------------------------------------------------------------------
+
+
+def bare(folder: Path, **values: object) -> Path:
+    """A folder with only a config, as upstream writes it: of its vision tower the name, unless ``values`` say more."""
+    preset = presets.find("eventgpt-7b")
+    assert preset is not None
+    small = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = preset.config | small | {"num_key_value_heads": 4, "vocab_size": 400} | values
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({key: value for key, value in config.items() if value is not None}))
+    return folder
+
+
+TOWER = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 1}
+TOWER |= {"image_size": 28, "patch_size": 14}
+
+
+def test_the_preset_has_the_parameters_of_vicuna_clip_and_two_heads() -> None:
+    import torch
+
+    from llava_tui.pipelines import eventgpt_checkpoint
+
+    preset = presets.find("eventgpt-7b")
+    assert preset is not None
+    with torch.device("meta"):
+        model = eventgpt_checkpoint.from_config(preset.config)
+    assert sum(parameter.numel() for parameter in model.parameters()) == preset.parameters
+    counts = [sum(each.numel() for each in part.parameters()) for part in (model.language, model.tower)]
+    assert counts == [6_738_415_616, 303_507_456]  # Vicuna 7B, CLIP ViT-L/14 at 336 pixels
+    named = preset.config | {"vision_config": None}
+    with torch.device("meta"):
+        assert eventgpt_checkpoint.from_config(named).tower.config.image_size == 336, "known by its name"
+
+
+def test_random_weights_run_as_the_library_runs_them(tmp_path: Path, streams: tuple[str, ...]) -> None:
+    """The same from a seed; equal tokens, every slice encoded once; frequencies of rotation as the library has them."""
+    import torch
+
+    folder = bare(tmp_path / "bare", vision_config=TOWER)
+    said = []
+    for seed in (0, 0, 1):
+        plan = Plan(pipeline="eventgpt", model=str(folder), weights="random", device="cpu", prompt="What?", seed=seed)
+        pipeline = EventGptPipeline(plan)
+        facts = pipeline.load(RecordingProbe())
+        case = Case(5, 2, 6)
+        assert pipeline.check_case(case) == ""
+        result = pipeline.run(case, streams, 0, RecordingProbe())
+        assert result.token_ids == pipeline.reference(case, streams, RecordingProbe())
+        assert (result.vision_calls, result.image_tokens) == (1, 10)
+        said.append((result.token_ids, facts.digest))
+        assert facts.extra["weights"] == f"random, from seed {seed}"
+        buffers = dict(pipeline.model.named_buffers())
+        assert torch.equal(buffers["tower.embeddings.position_ids"], torch.arange(5)[None])
+        assert bool(buffers["language.model.rotary_emb.inv_freq"].isfinite().all())
+        pipeline.close()
+    assert said[0] == said[1]
+    assert said[0][0] != said[2][0]
+    assert said[0][1] != said[2][1]
+
+
+def test_what_cannot_be_built_is_said_before_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fitting, "host_free", lambda: 10 << 30)
+    monkeypatch.setattr(fitting, "largest_gpu", lambda: None)
+    with pytest.raises(PlanError, match=r"7,079,684,096 parameters in bfloat16 need 13\.2 GiB, this machine has 10"):
+        preflight.check(Plan(pipeline="eventgpt", model="eventgpt-7b", weights="random", dtype="bfloat16"))
+    with pytest.raises(models.ModelError, match="eventgpt-7b: reads event streams: add --pipeline eventgpt"):
+        preflight.check(Plan(model="eventgpt-7b", weights="random"))
+    with pytest.raises(
+        models.ModelError, match=r"no EventGPT \(llava, not EventChat_llama\); leave --pipeline eventgpt"
+    ):
+        preflight.check(Plan(pipeline="eventgpt", model="llava-1.5-7b", weights="random"))
+    with pytest.raises(models.ModelError, match="eventgpt-7b: needs --weights random"):
+        preflight.check(Plan(pipeline="eventgpt", model="eventgpt-7b"))
+    other = bare(tmp_path / "other", vision_config=None, mm_visual_tower="openai/of-another-kind")
+    pipeline = EventGptPipeline(Plan(pipeline="eventgpt", model=str(other), weights="random", device="cpu"))
+    with pytest.raises(
+        PipelineError, match=r"which vision tower it has is not known \(of-another-kind in its config\)"
+    ):
+        pipeline.load(RecordingProbe())

@@ -10,6 +10,7 @@ from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
+import tiny_families
 from recording_probe import RecordingProbe
 
 from llava_tui import models, preflight, presets
@@ -20,21 +21,22 @@ from llava_tui.plan import Case, Plan, PlanError
 
 pytestmark = pytest.mark.models
 
-NAMES = [preset.name for preset in presets.PRESETS]
+NAMES = [preset.name for preset in presets.PRESETS if preset.name != "eventgpt-7b"]
+"""Those of LLaVA's pipeline."""
+
+
+_KEPT = ("model_type", "vocab_size", "bos_token_id", "eos_token_id", "pad_token_id", "max_position_embeddings")
+_CUT = ("projection_dim", "hidden_size", "image_grid_pinpoints", "mm_tokens_per_image", "scale_factor")
 
 
 def small(name: str) -> dict[str, Any]:
-    """The preset's config with every size cut: two layers, four patches a picture."""
+    """The preset's config with every size cut to that of its family's tiny model, but for its vocabulary."""
     preset = presets.find(name)
     assert preset is not None
-    config, text = preset.config, preset.config["text_config"]
-    text |= {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
-    text |= {"num_key_value_heads": 2 if text["model_type"] == "qwen2" else 4}
-    config["vision_config"] |= {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "image_size": 28}
-    config["vision_config"]["num_attention_heads"] = 2
-    if "image_grid_pinpoints" in config:
-        config["image_grid_pinpoints"] = [[28, 56], [56, 28], [56, 56]]
-    return config
+    config, cut = preset.config, tiny_families.config(preset.config["model_type"])
+    for part in ("text_config", "vision_config"):
+        config[part] |= {key: value for key, value in cut[part].items() if key not in _KEPT}
+    return config | {key: cut[key] for key in _CUT if key in cut}
 
 
 def folder_of(config: dict[str, Any], folder: Path) -> str:
@@ -73,7 +75,10 @@ def test_a_built_model_runs_as_the_library_runs_it(name: str, tmp_path: Path) ->
     pipeline = loaded(folder_of(small(name), tmp_path / name))
     tokenizer, config = pipeline.processor.tokenizer, pipeline.model.config
     assert len(tokenizer) == config.text_config.vocab_size
-    assert tokenizer.convert_tokens_to_ids("<image>") == config.image_token_id == pipeline.processor.image_token_id
+    assert tokenizer.convert_ids_to_tokens(config.image_token_id) in tokenizer.all_special_tokens
+    assert all(
+        tokenizer.convert_ids_to_tokens(i) == token for i, token in built_processors.special_tokens(config).items()
+    )
     assert tokenizer.decode(tokenizer("Grüße 世界").input_ids, skip_special_tokens=True) == "Grüße 世界"
     for case in (Case(1, 1, 4), Case(2, 2, 4)):
         result = pipeline.run(case, ("demo",), 0, RecordingProbe())
@@ -95,13 +100,13 @@ def test_what_is_no_weight_is_as_the_library_makes_it(name: str) -> None:
         random_weights.parsed(transformers, config), dtype=torch.bfloat16
     )
     ours, theirs = dict(built.named_buffers()), dict(library.named_buffers())
-    assert {key.rsplit(".", 1)[-1] for key in ours} >= {"inv_freq", "position_ids"}
+    assert any(key.endswith("inv_freq") for key in ours)
     assert list(ours) == list(theirs)
     assert all(torch.equal(ours[key], theirs[key]) and ours[key].dtype == theirs[key].dtype for key in ours)
     shapes = [{key: (p.shape, p.dtype) for key, p in model.named_parameters()} for model in (built, library)]
     assert shapes[0] == shapes[1]
-    norms = {key for key, p in library.named_parameters() if bool((p == 1).all())}
-    assert norms == {key for key, p in built.named_parameters() if bool((p == 1).all())}
+    theirs = {key: p for key, p in library.named_parameters() if "norm" in key}
+    assert all(torch.equal(p, theirs[key]) for key, p in built.named_parameters() if "norm" in key)
     assert all(bool(p.isfinite().all()) for p in built.parameters())
 
 

@@ -116,12 +116,14 @@ _CONFIGS: dict[str, dict[str, Any]] = {
     },
     "smolvlm": {
         "model_type": "smolvlm",
+        "scale_factor": 2,
         "image_token_id": 4,
         "text_config": _LLAMA,
         "vision_config": _TOWER | {"model_type": "smolvlm_vision"},
     },
     "idefics3": {
         "model_type": "idefics3",
+        "scale_factor": 2,
         "image_token_id": 4,
         "text_config": _LLAMA,
         "vision_config": _TOWER | {"model_type": "idefics3_vision"},
