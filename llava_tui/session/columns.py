@@ -128,6 +128,20 @@ class Table(TableView):
         self._vocabularies = {column: Vocabulary() for column, kind in self.kinds.items() if kind == "c"}
         self.n = 0
 
+    def only(self, **values: Any) -> Table:
+        """A table of the rows with these values, as :meth:`where` finds them, which grows by itself: it takes rows that
+        this one has converted."""
+        part = Table(" ".join(f"{column}:{kind}" for column, kind in self.kinds.items()))
+        part._vocabularies = self._vocabularies
+        if self.n:
+            mask = self.where(**values)
+            columns = self._columns
+            names = [*self.kinds, *([_SOURCE] if _SOURCE in columns or _SOURCE in columns.later else [])]
+            part._columns = Columns({column: columns[column][: self.n][mask] for column in names})
+            part.n = int(np.count_nonzero(mask))
+            part._newest = int(part._columns["t"][-1]) if part.n else None
+        return part
+
     def vocabulary(self, column: str) -> list[str]:
         """Every text of a category column by its code, those of no row included."""
         return self._vocabularies[column].names

@@ -101,13 +101,20 @@ def read_notes(path: Path) -> events.Notes:
 
 
 def stream_paths(path: Path, *kinds: str) -> list[Path]:
-    """The streams in the session folder ``path``, of these kinds or of all, in the order of their names."""
+    """The streams in the session folder ``path``, of these kinds or of all, in the order of their ranks and names."""
     kinds = kinds or (EVENTS, TELEMETRY)
     try:
         found = [entry.path for entry in os.scandir(path) if entry.name.startswith(kinds)]
     except OSError:
         return []
-    return [Path(one) for one in sorted(found) if one.endswith(".jsonl")]
+    streams = [Path(one) for one in sorted(found) if one.endswith(".jsonl")]
+    return sorted(streams, key=lambda stream: rank_of(stream.name))
+
+
+def rank_of(name: str) -> int:
+    """Whose events a stream of that name holds: ``events-3.jsonl`` those of rank 3, all else belongs to rank 0."""
+    told = name.removeprefix(f"{EVENTS}-").removesuffix(".jsonl")
+    return int(told) if name.startswith(f"{EVENTS}-") and told.isascii() and told.isdecimal() and len(told) < 7 else 0
 
 
 class _Tag(msgspec.Struct):

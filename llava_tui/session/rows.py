@@ -46,6 +46,9 @@ COLUMNS: dict[str, str] = {
     "facts": "t:i name:c event:o",
 }
 """Every table's columns, as :class:`~llava_tui.session.columns.Table` takes them."""
+BY_RANK = ("states", "started", "runs", "stages", "tokens", "stage_hints", "text_hints", "models")
+"""Tables of which each rank has its own: runs of different ranks have the same numbers."""
+COLUMNS |= {name: f"{COLUMNS[name]} rank:i" for name in (*BY_RANK, "log")}
 
 Starts = dict[tuple[int, int], events.RunStart]
 _NO_START = events.RunStart(t=0, run=0, kind="")

@@ -194,7 +194,7 @@ def is_session(path: Path) -> bool:
 
 def _main_stream(path: Path) -> Path:
     """The stream that tells the session's states: the first rank's."""
-    return next(iter(stream_paths(path, EVENTS)), path / "events.jsonl")
+    return next(iter(stream_paths(path, EVENTS)), path / f"{EVENTS}.jsonl")
 
 
 def _whole_lines(stream: Path, size: int) -> bytes:

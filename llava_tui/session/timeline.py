@@ -16,8 +16,8 @@ import numpy as np
 from llava_tui import events
 from llava_tui.session.columns import Table, TableView
 from llava_tui.session.pieces import Array, Repeated, without_collector
-from llava_tui.session.reader import EVENTS, StreamReader, read_header, stream_paths
-from llava_tui.session.rows import COLUMNS, Starts, rows
+from llava_tui.session.reader import EVENTS, SessionError, StreamReader, rank_of, read_header, stream_paths
+from llava_tui.session.rows import BY_RANK, COLUMNS, Starts, rows
 
 __all__ = ["Table", "TableView", "Timeline", "View"]
 
@@ -48,6 +48,9 @@ class Reading(msgspec.Struct, frozen=True):
 
 class Timeline:
     """A session, read into tables. The tables grow with :meth:`poll`; look through :meth:`at` for a picture that holds.
+
+    Where several ranks measured, the tables hold the rows of all, each with its ``rank``. A picture is of one rank, for
+    runs of different ranks have the same numbers: of rank 0, or of the one that :meth:`of` gives.
 
     All text in them is safe to draw (see :func:`~llava_tui.session.reader.safe_text`); it is never markup.
     """
@@ -91,6 +94,8 @@ class Timeline:
         self._unfit = 0
         self._end: int | None = None
         self._restored = False
+        self._ranks: dict[int, OneRank] = {}
+        """Where there are several."""
 
     @classmethod
     def open(cls, path: Path, hints: bool = True) -> Timeline:
@@ -146,6 +151,9 @@ class Timeline:
         if found:
             for table in self.tables.values():
                 table.settle(self._order)
+            for one in self._ranks.values():
+                for name in BY_RANK:
+                    one.tables[name].settle(self._order)
         return found
 
     @property
@@ -166,27 +174,53 @@ class Timeline:
         self._restored = True
 
     def at(self, t: int) -> View:
-        """The session as it was at ``t`` (ns): every event with ``event.t <= t``, and nothing later."""
-        return View(self, t)
+        """The session as it was at ``t`` (ns): every event with ``event.t <= t``, and nothing later; of several ranks,
+        as rank 0 tells it."""
+        return View(self._ranks.get(0, self), t)
 
     def now(self) -> View:
         """The session as it is: everything that has been read."""
-        return View(self, self.end)
+        return self.at(self.end)
+
+    @property
+    def ranks(self) -> list[int]:
+        """The ranks that have told anything, ascending; rank 0 is always among them."""
+        return sorted(self._ranks) or [0]
+
+    def of(self, rank: int) -> Timeline:
+        """The session as that rank tells it: what it ran, and what is the session's, such as telemetry. Raises
+        :class:`~llava_tui.session.reader.SessionError` for one that it does not have."""
+        if rank not in self.ranks:
+            raise SessionError(f"{self.path.name} has no rank {rank}; it has {', '.join(map(str, self.ranks))}")
+        return self._ranks.get(rank, self)
 
     def _find_streams(self) -> None:
         known = {reader.path for reader in self._readers}
         if new := [path for path in stream_paths(self.path) if path not in known]:
+            self._part_ranks({rank_of(path.name) for path in new})
             for path in new:
                 skip = _HINTS.values() if path.name.startswith(EVENTS) and not self.hints else ()
                 self._readers.append(StreamReader(path, events.AnyEvent, skip=skip))
             # Events of equal times come in the order of their streams' names, whenever each stream was found.
             self._order = np.argsort(np.argsort([reader.path.name for reader in self._readers]))
 
+    def _part_ranks(self, found: set[int]) -> None:
+        """From the first other rank on each has tables of its own; what was read before is rank 0's."""
+        if not self._ranks and found <= {0}:
+            return
+        for rank in ({0} | found) - self._ranks.keys():
+            self._ranks[rank] = OneRank(self, {name: self.tables[name].only(rank=rank) for name in BY_RANK})
+
     def _take_in(self, batch: list[Any], source: int) -> None:
         starts = self._starts.setdefault(source, {})
+        rank = rank_of(self._readers[source].path.name)
         try:
             # All is converted before any is kept.
-            added = [(name, self.tables[name].converted(v, n), n) for name, v, n in rows(batch, starts) if n]
+            added = [
+                (name, self.tables[name].converted({**v, "rank": Repeated([rank], np.array([n]))}, n), n)
+                for name, v, n in rows(batch, starts)
+                if n
+            ]
         except OverflowError:
             # A number beyond 64 bits is damage. By halves, so that only the event that has it is lost.
             if len(batch) == 1:
@@ -201,7 +235,52 @@ class Timeline:
             newest = int(np.max(np.asarray(t.values if isinstance(t, Repeated) else t)))
             self._end = newest if self._end is None else max(self._end, newest)
             if self.hints or name not in _HINTS:
+                if self._ranks and name in BY_RANK:
+                    self._ranks[rank].tables[name].append(dict(columns), count, source)
                 self.tables[name].append(columns, count, source)
+
+
+class OneRank(Timeline):
+    """A session as one of several ranks tells it. It grows with the whole."""
+
+    def __init__(self, whole: Timeline, tables: dict[str, Table]) -> None:
+        self.whole = whole
+        self.path, self.header, self.hints = whole.path, whole.header, whole.hints
+        self.tables = whole.tables | tables
+        for name, table in self.tables.items():
+            setattr(self, name, table)
+
+    @property
+    def end(self) -> int:
+        return self.whole.end
+
+    @property
+    def corrupt(self) -> int:
+        return self.whole.corrupt
+
+    @property
+    def unknown(self) -> int:
+        return self.whole.unknown
+
+    @property
+    def reading(self) -> Reading:
+        return self.whole.reading
+
+    @property
+    def ranks(self) -> list[int]:
+        return self.whole.ranks
+
+    def of(self, rank: int) -> Timeline:
+        return self.whole.of(rank)
+
+    def poll(self) -> bool:
+        return self.whole.poll()
+
+    def restore(self, reading: Reading) -> None:
+        raise NotImplementedError("only a whole session is restored")
+
+    def at(self, t: int) -> View:
+        return View(self, t)
 
 
 class _Prefix:

@@ -73,7 +73,8 @@ def test_a_session_of_schema_1_0_opens_to_the_same_figures() -> None:
     np.testing.assert_array_equal(now.samples["utilization"], [0, 87.5])
     assert now.processes.row(0)["processes"] == [events.GpuProcess(pid=4242, memory=14_500_000_000)]
     assert now.host.row(0)["worker_cpu"] == 99
-    assert now.log.row(0) == {"t": 1_002_100_000, "level": "warning", "source": "worker", "text": "allocation failed"}
+    told = {"level": "warning", "source": "worker", "text": "allocation failed"}
+    assert now.log.row(0) == {"t": 1_002_100_000, **told, "rank": 0}
     assert now.answers.row(0)["accepted"] == 1
 
 
@@ -402,7 +403,8 @@ def test_rows_are_chosen_by_what_they_say(starts: TableView) -> None:
 
 
 def test_a_row_is_python_values(starts: TableView) -> None:
-    assert starts.row(0) == {"t": 0, "run": 0, "kind": "cold", "case": "a", "round": None, "seed": 0, "item": ""}
+    first = {"t": 0, "run": 0, "kind": "cold", "case": "a", "round": None, "seed": 0, "item": ""}
+    assert {name: value for name, value in starts.row(0).items() if name in first} == first
     assert starts.row(-1)["run"] == 3
     assert type(starts.row(1)["run"]) is int
     for index in (4, -5):
