@@ -66,7 +66,8 @@ def given(encode: Any, batch: Any) -> dict[str, Any]:
 def reads_pictures(model: Any) -> bool:
     """Whether pictures can be given to the model at all."""
     forward = inspect.signature(model.forward).parameters
-    return encoder(model, "image") is not None or any(key in forward for key in PIXELS)
+    named = "image" in getattr(model, "input_modalities", ())
+    return named or encoder(model, "image") is not None or any(key in forward for key in PIXELS)
 
 
 def unsplit(model: Any) -> str:

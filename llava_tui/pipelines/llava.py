@@ -109,6 +109,8 @@ class LlavaPipeline(LoadedModel):
                         features = self._encode(batch)
             with stage(probe, "generate"):
                 loop = TimedLoop(probe, watch.stop_checking, step)
+                if clips and not split:
+                    loop.begin_prefill()  # with encoding in it
                 self._generate(case, batch, features, loop)
                 with stage(probe, "generate.detokenize"):
                     text = self.processor.batch_decode(loop.new_ids, skip_special_tokens=True)
@@ -192,8 +194,6 @@ class LlavaPipeline(LoadedModel):
             # are made of them.
             rest = {key: value for key, value in rest.items() if key not in families.PIXELS}
             rest["mm_encoder_outputs"] = features
-        elif any(key in batch for key in families.PIXELS):
-            loop.begin_prefill()  # which has encoding in it
         if self.plan.cache_of(case) == "static":
             length = batch["input_ids"].shape[1] + case.new_tokens - 1  # the last token is not read again
             rest["past_key_values"] = self._caches.take(case.id, self.model, length)
