@@ -8,7 +8,7 @@ already. The device's are events recorded on its stream, which say only afterwar
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 SLICE_NS = 20_000_000
@@ -46,7 +46,8 @@ class Clock(Protocol):
         """From one mark to another, ns."""
 
     def on(self, device: str) -> Clock:
-        """The clock for work on that torch device ("cpu", "cuda:0"), on the same axis."""
+        """The clock for work on that torch device ("cpu", "cuda:0"), on the same axis; on several with commas between:
+        each is waited for."""
 
 
 class HostClock:
@@ -77,7 +78,10 @@ class HostClock:
         return None if first is None or last is None else last - first
 
     def on(self, device: str) -> Clock:
-        return self if device.split(":")[0] in ("cpu", "meta", "simulated") else torch_clock(device)
+        places = [place for place in device.split(",") if place.split(":")[0] not in ("cpu", "meta", "simulated")]
+        if len(places) > 1:
+            return SeveralDevicesClock([torch_clock(place) for place in places])
+        return torch_clock(places[0]) if places else self
 
 
 class DeviceEvent(Protocol):
@@ -147,6 +151,51 @@ class DeviceClock(HostClock):
         if first is not None and last is not None and first < 0 and last < 0:
             # Straight from pair to pair: a float of milliseconds since the anchor would lose microseconds in long runs.
             return round(self._pool[-1 - first].elapsed_time(self._pool[-1 - last]) * 1e6)
+        start, end = self.at(first), self.at(last)
+        return None if start is None or end is None else end - start
+
+    def on(self, device: str) -> Clock:
+        return self
+
+
+class SeveralDevicesClock(HostClock):
+    """A model on several devices, which hand their work on to each other: a mark is where the last of them gets to it.
+
+    A span from one mark to another goes by the host's axis, on which the devices lie to within each one's
+    ``uncertainty``.
+    """
+
+    def __init__(self, clocks: Sequence[Clock]) -> None:
+        self._clocks = tuple(clocks)
+        self._marks: list[tuple[Mark, ...]] = []
+
+    @property
+    def uncertainty(self) -> int:
+        return max(getattr(clock, "uncertainty", 0) for clock in self._clocks)
+
+    def start_run(self) -> int:
+        self._marks.clear()
+        for clock in (*self._clocks, *self._clocks[:-1]):  # The first are laid on the axis again, all being idle.
+            clock.start_run()
+        return self.now()
+
+    def device_mark(self) -> Mark:
+        self._marks.append(tuple(clock.device_mark() for clock in self._clocks))
+        return -len(self._marks)
+
+    def finish_run(self) -> int:
+        for clock in self._clocks:
+            clock.finish_run()
+        return self.now()
+
+    def at(self, mark: Mark) -> int | None:
+        if mark is None or mark >= 0:
+            return mark
+        found = [clock.at(own) for clock, own in zip(self._clocks, self._marks[-1 - mark], strict=True)]
+        known = [at for at in found if at is not None]
+        return max(known) if len(known) == len(found) else None
+
+    def between(self, first: Mark, last: Mark) -> int | None:
         start, end = self.at(first), self.at(last)
         return None if start is None or end is None else end - start
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from llava_tui.pipelines import devices as room
-from llava_tui.worker.clock import DeviceClock, HostClock
+from llava_tui.worker.clock import DeviceClock, HostClock, SeveralDevicesClock
 
 pytestmark = pytest.mark.models
 
@@ -97,3 +98,47 @@ def test_the_cpu_has_no_number_and_no_gpu() -> None:
     device = room.choose(torch, "cpu")
     assert str(device) == "cpu"
     assert room.uuid_of(torch, device) == ""
+
+
+def test_a_model_on_two_devices_is_timed_by_whichever_is_behind_and_both_are_waited_for(devices: TwoDevices) -> None:
+    """The tower computes on one, the language model on the other: by one device's events alone the other's work would
+    take no time."""
+    clock = HostClock().on("cpu,cuda:0,cuda:1")
+    assert isinstance(clock, SeveralDevicesClock)
+    devices.waited.clear()
+    clock.start_run()
+    assert {0, 1} <= set(devices.waited)
+    begin = clock.device_mark()
+    devices.times[0] += 5
+    tower = clock.device_mark()
+    devices.times[1] += 30  # has waited for the other's 5 ms
+    language = clock.device_mark()
+    devices.waited.clear()
+    clock.finish_run()
+    assert set(devices.waited) == {0, 1}
+    slack = 2 * clock.uncertainty + 1_000_000
+    assert clock.between(begin, tower) == pytest.approx(5_000_000, abs=slack)
+    assert clock.between(begin, language) == pytest.approx(30_000_000, abs=slack)
+    assert clock.at(language) > clock.at(tower) > clock.at(begin)  # type: ignore[operator]
+
+
+def test_devices_named_once_or_not_at_all_need_no_clock_of_several(devices: TwoDevices) -> None:
+    assert isinstance(HostClock().on("cpu,cuda:1"), DeviceClock)
+    assert type(HostClock().on("cpu")) is HostClock
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not any(Path(node).exists() for node in ("/dev/nvidiactl", "/dev/dxg")), reason="no NVIDIA driver")
+def test_two_real_gpus_are_both_waited_for() -> None:
+    import torch
+
+    if torch.cuda.device_count() < 2:
+        pytest.skip("one CUDA device at most")
+    clock = HostClock().on("cuda:0,cuda:1")
+    clock.start_run()
+    begin = clock.device_mark()
+    with torch.cuda.device(1):
+        torch.cuda._sleep(50_000_000)
+    end = clock.device_mark()
+    clock.finish_run()
+    assert (clock.between(begin, end) or 0) > 5_000_000
