@@ -148,21 +148,25 @@ class Actions:
         """``keymap``: other keys, by the action's id (see :mod:`llava_tui.tui.keymap`, which checks them).
         ``read_only``: without what changes anything."""
         self.keymap = dict(keymap or {})
-        self.all = tuple(
-            entry._replace(keys=self.keymap.get(entry.id, entry.keys))
-            for entry in ACTIONS
-            if not (read_only and entry.id in WRITES)
-        )
+        keyed = [entry._replace(keys=self.keymap.get(entry.id, entry.keys)) for entry in ACTIONS]
+        self._withheld = [entry for entry in keyed if read_only and entry.id in WRITES]
+        self.all = tuple(entry for entry in keyed if entry not in self._withheld)
 
     def of(self, screen: ScreenName, conditions: Collection[str] = ()) -> list[Action]:
         """What can be done on that screen, in the table's order; ``conditions`` are the needs that are met."""
-        return [
-            entry for entry in self.all if screen in entry.screens and (not entry.needs or entry.needs in conditions)
-        ]
+        return _on(self.all, screen, conditions)
+
+    def withheld(self, screen: ScreenName, conditions: Collection[str] = ()) -> list[Action]:
+        """What could be done there besides, if it changed nothing."""
+        return _on(self._withheld, screen, conditions)
 
     def textual_keymap(self) -> dict[str, str]:
         """For :meth:`textual.app.App.set_keymap`."""
         return {id_: ",".join(keys) for id_, keys in self.keymap.items()}
+
+
+def _on(entries: Iterable[Action], screen: ScreenName, conditions: Collection[str]) -> list[Action]:
+    return [entry for entry in entries if screen in entry.screens and (not entry.needs or entry.needs in conditions)]
 
 
 def by_id(action: str) -> Action:

@@ -124,8 +124,8 @@ class LlavaTui(App[None]):
             self.exit(return_code=2, message=why)
             return
         self.pop_screen()
-        if say := getattr(self.screen, "say", None):
-            say(why, "bad")
+        if isinstance(self.screen, ActionScreen):
+            self.screen.say(why, "bad")
 
     def do_new_run(self) -> None:
         """A new run from nothing."""

@@ -403,9 +403,12 @@ async def test_ascii_shows_only_ascii(folder: Path) -> None:
 
 async def test_who_may_only_look_cannot_change_anything(folder: Path) -> None:
     async with browser(folder, read_only=True) as shown:
-        for key in ("r", "t", "e", "D", "B", "R", "ctrl+n"):
+        for key, title in {"r": "rename", "t": "tags", "D": "delete", "B": "baseline", "ctrl+n": "new run"}.items():
             await shown.press(key)
             assert shown.app.screen is shown.screen
+            assert f"{title}: read-only, nothing can be changed from here" in shown.part("heading")
+        await shown.press("down")
+        assert "read-only" not in shown.part("heading")
         assert "rename" not in shown.part("footer")
     assert read_notes(folder / "new") == Notes()
 

@@ -268,17 +268,18 @@ class AnalysisScreen(ToldScreen):
         from llava_tui.report.analysis import as_markdown
 
         self.app.copy_to_clipboard(as_markdown(self.found.view, self.found.whole))
-        self._say("copied as Markdown")
+        self.say("copied as Markdown")
 
     def do_copy_verify(self) -> None:
         """The command of the first piece of advice."""
         told = self.found.told.get(self.case) if self.found is not None else None
         if told is None or not told.commands:
-            self._say("there is no advice to try")
+            self.say("there is no advice to try")
             return
         self.app.copy_to_clipboard(told.commands[0])
-        self._say(f"copied: {told.commands[0]}")
+        self.say(f"copied: {told.commands[0]}")
 
-    def _say(self, notice: str) -> None:
-        self._notice = notice
+    def say(self, text: str, style: str = "accent") -> None:
+        """In the heading, until the next case."""
+        self._notice = text
         self.redraw()

@@ -40,14 +40,26 @@ class ActionScreen(Screen[None]):
         """What can be done now."""
         return self.tui.actions.of(self.NAME, self.conditions())
 
+    def say(self, text: str, style: str = "accent") -> None:
+        """One line, where the screen has a place for it."""
+
+    def _withheld(self, action: object) -> actions.Action | None:
+        """That action, if it is not offered because nothing can be changed from here."""
+        withheld = self.tui.actions.withheld(self.NAME, self.conditions())
+        return next((entry for entry in withheld if entry.id == action), None)
+
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Keys of actions that are not offered do nothing."""
+        """Keys of actions that are not offered do nothing; that it is read-only, is said."""
         if action == "act" and parameters:
-            return any(entry.id == parameters[0] for entry in self.offered())
+            offered = any(entry.id == parameters[0] for entry in self.offered())
+            return offered or self._withheld(parameters[0]) is not None
         return True
 
     def action_act(self, action: str, *key: str) -> None:
         """Does what the table says under that id; ``key`` is given where it matters."""
+        if (entry := self._withheld(action)) is not None:
+            self.say(f"{entry.title.rstrip('…')}: read-only, nothing can be changed from here", "warn")
+            return
         for one in (self, self.app):
             if do := getattr(one, "do_" + action, None):
                 do(*key)

@@ -176,5 +176,9 @@ class CompareScreen(ToldScreen):
         from llava_tui.report.comparison import as_markdown
 
         self.app.copy_to_clipboard(as_markdown(self.compared.comparisons))
-        self._notice = "copied as Markdown"
+        self.say("copied as Markdown")
+
+    def say(self, text: str, style: str = "accent") -> None:
+        """In the heading."""
+        self._notice = text
         self.redraw()

@@ -38,10 +38,6 @@ class KeepingScreen(PagedScreen):
     def look(self) -> None:
         """Looks aside at what is new in the folder."""
 
-    @abstractmethod
-    def say(self, text: str, style: str = "accent") -> None:
-        """One line, until the next key."""
-
     def do_rename(self) -> None:
         """Asks for a name."""
         if (here := self.current()) is not None:

@@ -29,10 +29,6 @@ class StartingScreen(ActionScreen):
         self._leaving = False
 
     @abstractmethod
-    def say(self, text: str, style: str = "accent") -> None:
-        """One line, until something else happens."""
-
-    @abstractmethod
     def take(self, prepared: Plan | str) -> None:
         """The plan as it was resolved and checked, or why it cannot be run."""
 

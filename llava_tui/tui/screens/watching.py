@@ -43,6 +43,10 @@ class WatchingScreen(ActionScreen):
         """Every part whose drawing may have changed; without ``at_once``, slow parts wait for their turn."""
         raise NotImplementedError
 
+    def say(self, text: str, style: str = "accent") -> None:
+        """In the log."""
+        self.notice(text, {"bad": "error", "warn": "warning"}.get(style, "info"))
+
     def notice(self, text: str, level: str = "info") -> None:
         """Says something in this viewer's own log, at the time that is shown."""
         from llava_tui.tui.widgets.look import Notice
