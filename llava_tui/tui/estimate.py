@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from llava_tui import architecture, costs, models
+from llava_tui import architecture, costs, models, presets
 from llava_tui.plan import DEMO, NAMED, Case, Plan
 
 if TYPE_CHECKING:
@@ -33,26 +33,8 @@ SIMULATED = {
     "t4": "T4",
 }
 """The simulated GPUs by the name that peaks are kept by."""
-LLAVA_7B: dict[str, Any] = {
-    "model_type": "llava",
-    "text_config": {
-        "model_type": "llama",
-        "num_hidden_layers": 32,
-        "hidden_size": 4096,
-        "intermediate_size": 11008,
-        "num_attention_heads": 32,
-        "vocab_size": 32064,
-    },
-    "vision_config": {
-        "model_type": "clip_vision_model",
-        "num_hidden_layers": 24,
-        "hidden_size": 1024,
-        "intermediate_size": 4096,
-        "image_size": 336,
-        "patch_size": 14,
-    },
-}
-"""Of llava-1.5-7b, which the simulator stands for: as in the config of its checkpoint."""
+STOOD_FOR = "llava-1.5-7b"
+"""What the simulator simulates, whatever it is called."""
 
 
 Range = tuple[int, int]
@@ -193,18 +175,24 @@ def _here(info: SessionInfo) -> bool:
 
 
 def _architecture(plan: Plan) -> tuple[costs.Architecture | None, dict[str, Any]]:
-    config = LLAVA_7B if plan.pipeline == "simulated" else _config(plan.model)
+    config = _config(plan)
     if not config:
         return None, {}
     return costs.architecture(config, _dtype(plan, config)), config
 
 
-def _config(model: str) -> dict[str, Any]:
-    if model == DEMO:
+def _config(plan: Plan) -> dict[str, Any]:
+    """The model's, where it is on this machine."""
+    if plan.pipeline == "simulated":
+        preset = presets.find(STOOD_FOR)
+        return preset.config if preset is not None else {}
+    if plan.model == DEMO:
         return {}
     try:
-        folder = models.resolve(model)
-        return models.read_config(folder, model) if folder is not None else {}
+        if plan.weights == "random":
+            return models.config_of(plan.model, plan.pipeline)[0]
+        folder = models.resolve(plan.model)
+        return models.read_config(folder, plan.model) if folder is not None else {}
     except (models.ModelError, OSError):
         return {}
 

@@ -100,8 +100,6 @@ FIELDS: tuple[Field, ...] = (
 )  # fmt: skip
 """In the order that they are shown. To show one more: a line here."""
 
-BY_NAME = {field.name: field for field in FIELDS}
-
 
 class Form:
     """What is typed into each field. A value that a plan brought stays what it was until its text is changed: a text
@@ -126,14 +124,23 @@ class Form:
         """Takes another text into a field; whether it is another."""
         if self.texts[name] == text:
             return False
+        before = self._defaults()
         self.texts[name] = text
         self._kept.pop(name, None)
+        after = self._defaults()
+        for field in FIELDS if name == "pipeline" else ():
+            default = getattr(after, field.name)
+            if field.name in self._kept and self._kept[field.name] == getattr(before, field.name) != default:
+                self._kept[field.name], self.texts[field.name] = default, shown(field, default)
         return True
 
     @property
     def pipeline(self) -> str:
         """Which fields there are depends on it."""
         return self.texts["pipeline"]
+
+    def _defaults(self) -> Plan:
+        return Plan(pipeline=self.pipeline).defaults()
 
     def fields(self) -> list[Field]:
         """Those that mean something for the pipeline."""
@@ -142,11 +149,12 @@ class Form:
     def plan(self) -> Plan:
         """The plan that the form says. Raises :class:`PlanError`, which begins with the field's name."""
         values: dict[str, Any] = {}
+        defaults = self._defaults()
         for field in self.fields():
             name = field.name
             value = self._kept[name] if name in self._kept else _value(field, self.texts[name])
-            if value != getattr(_DEFAULTS, field.name):
-                values[field.name] = value
+            if value != getattr(defaults, name):
+                values[name] = value
         try:
             return from_dict(values)
         except (TypeError, AttributeError, ValueError, RecursionError) as error:

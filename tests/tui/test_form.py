@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llava_tui import starting
+from llava_tui import presets, starting
 from llava_tui.faults import KINDS, parse
 from llava_tui.plan import NAMED, Plan, PlanError, from_dict
 from llava_tui.session import store
 from llava_tui.tui import estimate as estimating
 from llava_tui.tui.estimate import estimate
-from llava_tui.tui.form import BY_NAME, FIELDS, REAL, Form, shown
+from llava_tui.tui.form import FIELDS, REAL, Form, shown
 from llava_tui.tui.widgets.cells import width_of
 from llava_tui.tui.widgets.plan_page import Planned, draw_planned, span, time_in_words
 
@@ -119,7 +119,21 @@ def test_fields_that_mean_nothing_for_the_pipeline_keep_their_defaults() -> None
     form.type("time_scale", "0")
     assert form.plan() == Plan(pipeline="simulated", time_scale=0, faults=(KINDS["hang"](),))
     assert {field.name for field in form.fields()} & {"dtype", "model", "profile"} == set()
-    assert BY_NAME["model"].pipelines == REAL
+    assert next(field for field in FIELDS if field.name == "model").pipelines == REAL
+
+
+def test_another_pipeline_has_its_own_frames_unless_they_were_typed() -> None:
+    form = Form()
+    form.type("pipeline", "eventgpt")
+    assert form.texts["frames"] == "5"
+    assert form.plan() == from_dict({"pipeline": "eventgpt"})
+    form.type("pipeline", "llava")
+    assert form.texts["frames"] == "4"
+    assert form.plan() == Plan()
+    form.type("frames", "2")
+    form.type("frames", "4")
+    form.type("pipeline", "eventgpt")
+    assert form.plan().frames == (4,), "it was typed"
 
 
 def test_an_empty_field_holds_its_default() -> None:
@@ -236,7 +250,9 @@ def test_memory_is_that_of_weights_and_cache() -> None:
 def test_a_models_config_and_the_gpus_data_sheet_tell_the_least_that_is_to_be_expected(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    (tmp_path / "config.json").write_text(json.dumps(estimating.LLAVA_7B | {"dtype": "bfloat16"}))
+    llava = presets.find("llava-1.5-7b")
+    assert llava is not None
+    (tmp_path / "config.json").write_text(json.dumps(llava.config | {"dtype": "bfloat16"}))
     monkeypatch.setattr(estimating, "_boards", lambda: ["NVIDIA GeForce RTX 4090", "NVIDIA H100 80GB HBM3"])
     plan = Plan(model=str(tmp_path), frames=(1,), new_tokens=(65,), rounds=1, warmup=0, self_test=False)
     found, second = estimate(plan, []), estimate(msgspec.structs.replace(plan, device="cuda:1"), [])
@@ -249,6 +265,14 @@ def test_a_models_config_and_the_gpus_data_sheet_tell_the_least_that_is_to_be_ex
     assert found.seconds[0] / 3 == pytest.approx(0.051 + 64 * 0.0134, rel=0.05)
     assert second.seconds[0] / 3 == pytest.approx(0.0085 + 64 * 0.0040, rel=0.05)
     assert estimate(msgspec.structs.replace(plan, device="cuda:2"), []).seconds is None
+
+
+def test_a_preset_with_random_weights_is_known_before_it_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimating, "_boards", lambda: ["NVIDIA GeForce RTX 4090"])
+    found = estimate(Plan(model="llava-1.5-7b", weights="random", new_tokens=(8,)), [])
+    assert found.memory is not None
+    assert 13.0 < found.memory / 2**30 < 16.0
+    assert found.seconds is not None
 
 
 def test_nothing_is_claimed_of_what_nobody_knows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -129,6 +129,8 @@ class NewRunScreen(StartingScreen):
     def _typed(self, event: FieldChanged) -> None:
         if self.form.type(event.name, event.text):
             if event.name == "pipeline":
+                for name, widget in self._fields.all.items():
+                    widget.value = self.form.texts[name]
                 self._fields.show_only([field.name for field in self.form.fields()])
             self._changed()
 
