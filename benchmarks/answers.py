@@ -212,7 +212,8 @@ def main() -> int:
     options = parser.parse_args()
     chance = random.Random(options.seed)
     found: list[Asked] = []
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as cache:
+        os.environ["LLAVA_TUI_CACHE"] = cache  # the model that is built is nobody's to keep
         for number in range(options.sessions):
             path, asked = one_session(Path(folder), options, chance, to_its_end=number % 2 == 1)
             explain(path, asked)

@@ -202,7 +202,8 @@ def main() -> int:
         print(label, results[label], file=sys.stderr)
 
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+        folder = Path(name) / "sessions"
+        os.environ["LLAVA_TUI_CACHE"] = f"{name}/cache"  # what is read of sessions is kept away from the user's
         sizes = ((120, 40), (80, 24))
         with live_session(folder, frames=(4,), new_tokens=(128,)) as session:
             for title, keys in SCREENS.items():

@@ -73,7 +73,8 @@ def main() -> int:
     given = parser.parse_args()
     random_ = random.Random(given.seed)
     with tempfile.TemporaryDirectory() as name:
-        path = store.create(Path(name), "viewers")
+        os.environ["LLAVA_TUI_CACHE"] = f"{name}/cache"  # away from the user's
+        path = store.create(Path(name) / "sessions", "viewers")
         plan = Plan(pipeline="simulated", model="llava-1.5-7b", frames=(4,), rounds=100_000).validated()
         worker = launch.launch(path, plan.to_json(), ["benchmark"])
         try:
