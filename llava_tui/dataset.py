@@ -53,20 +53,17 @@ class DatasetError(PlanError):
 # --- which items a run takes ------------------------------------------------------------------------------------------
 
 
-def rounds_of(count: int, batch: int, rank: int = 0, world: int = 1) -> int:
-    """Runs that one pass over ``count`` items takes, in batches of ``batch``: those of one rank of ``world``."""
-    chunks = -(-count // batch)
-    return len(range(rank, chunks, world))
+def rounds_of(count: int, batch: int, world: int = 1) -> int:
+    """Rounds that one pass over ``count`` items takes, in batches of ``batch``, shared by ``world`` ranks."""
+    return -(-count // (batch * world))
 
 
 def chunk(round_: int, count: int, batch: int, rank: int = 0, world: int = 1) -> range:
-    """The items that a round's run takes: chunk k of a pass is the items [k·batch, (k+1)·batch), the last one what
-    remains; rank r of w has the chunks r, r + w, r + 2w … in this order. A pass follows the one before it.
-
-    Raises ``ZeroDivisionError`` where the rank has no chunk at all.
-    """
-    place = round_ % rounds_of(count, batch, rank, world) * world + rank
-    return range(place * batch, min((place + 1) * batch, count))
+    """The items that a rank's run of a round takes: chunk k of a pass is the items [k·batch, (k+1)·batch), the last one
+    what remains; rank r of w has the chunks r, r + w, r + 2w … in this order. A pass follows the one before it. Empty
+    where the pass ends before this rank's turn."""
+    place = round_ % rounds_of(count, batch, world) * world + rank
+    return range(min(place * batch, count), min((place + 1) * batch, count))
 
 
 # --- from a plan ------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ import msgspec
 
 from llava_tui.lines import Event
 from llava_tui.readings import GpuAbsent, GpuDevice, GpuProcess, GpuSample, GpuState, HostSample, TelemetryEvent
-from llava_tui.session_files import Command, Header, HostFacts, Notes, Verb
+from llava_tui.session_files import Command, DatasetFacts, Header, HostFacts, Item, Notes, Verb
 
 SCHEMA: tuple[int, int] = (1, 2)
 """Major, minor. A reader refuses a newer major only; unknown types and fields of a newer minor are ignored."""
@@ -43,11 +43,13 @@ State = Literal[
 living lock holder was interrupted."""
 FINAL_STATES: tuple[str, ...] = ("closed", "stopped", "failed")
 
-RunKind = Literal["load", "cold", "warm-up", "cross-check", "self-test", "measured", "discarded", "profile"]
-"""``measured`` runs alone enter statistics. ``load`` is run 0: the model being loaded, with stages of its own.
-``discarded`` began as measured and was taken back (:class:`CoolDown`)."""
+RunKind = Literal["load", "cold", "warm-up", "cross-check", "self-test", "measured", "partial", "discarded", "profile"]
+"""``measured`` runs alone enter statistics. ``load`` is a model being loaded, with stages of its own: run 0, and the
+first one after a session was resumed. ``discarded`` began as measured and was taken back (:class:`CoolDown`).
+``partial`` is a batch that items were too few for: they are done, and its times are those of another batch."""
 
-Outcome = Literal["ok", "failed", "out-of-memory", "cancelled"]
+Outcome = Literal["ok", "failed", "out-of-memory", "broken-input", "cancelled"]
+"""``broken-input``: an item of many could not be read (:class:`BrokenItem`), and the case goes on."""
 
 
 # --- events.jsonl: the worker -------------------------------------------------------------------------------------
@@ -125,6 +127,9 @@ class RunStart(Event, frozen=True, kw_only=True, omit_defaults=True, tag="run", 
     seed: int = 0
     item: str = ""
     """The input's name."""
+    items: list[int] = []
+    """Of many inputs: which of them, by their places in ``items.jsonl`` (in the plan's inputs where there is none), one
+    a sequence of the batch."""
 
 
 class StageHint(Event, frozen=True, kw_only=True, omit_defaults=True, tag="stage", gc=False):
@@ -307,7 +312,33 @@ class Profile(Event, frozen=True, kw_only=True, omit_defaults=True, tag="profile
     problem: str = ""
 
 
-SessionFact = Preflight | WarmUp | SelfTest | CoolDown | Ended | Profile
+class BrokenItem(Event, frozen=True, kw_only=True, omit_defaults=True, tag="item", gc=False):
+    """An item of many inputs cannot be read: it is left out from here on, in every case."""
+
+    item: int
+    """Its place in ``items.jsonl``."""
+    name: str
+    reason: str
+    run: int
+    """In which that was found."""
+
+
+class Resumed(Event, frozen=True, kw_only=True, omit_defaults=True, tag="resumed", gc=False):
+    """Another worker goes on with a session that had ended before its data set did."""
+
+    run: int
+    """The last run before."""
+    wall: int
+    """Unix time, ns, at ``t``."""
+    left: int
+    """Items that are still to be measured, in the case that has the most."""
+    host: HostFacts
+    versions: dict[str, str] = {}
+    argv: list[str] = []
+    pid: int = 0
+
+
+SessionFact = BrokenItem | Resumed | Preflight | WarmUp | SelfTest | CoolDown | Ended | Profile
 WorkerEvent = (
     StateChange
     | StageTree
@@ -328,9 +359,11 @@ __all__ = [
     "SCHEMA",
     "Answer",
     "AnyEvent",
+    "BrokenItem",
     "Case",
     "Command",
     "CoolDown",
+    "DatasetFacts",
     "Ended",
     "Event",
     "GpuAbsent",
@@ -341,6 +374,7 @@ __all__ = [
     "Header",
     "HostFacts",
     "HostSample",
+    "Item",
     "Log",
     "ModelFacts",
     "Notes",
@@ -348,6 +382,7 @@ __all__ = [
     "Outcome",
     "Preflight",
     "Profile",
+    "Resumed",
     "RunEnd",
     "RunKind",
     "RunStart",

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from llava_tui import dataset
 from llava_tui.plan import DEMO, Plan, PlanError
 
 MODELS_EXTRA = "profiling a model needs torch, transformers and PyAV: pip install 'llava-tui[models]'"
@@ -30,14 +31,20 @@ def prepare(plan: Plan) -> Plan:
 def resolve(plan: Plan) -> Plan:
     """The plan with paths that exist made absolute, so that it runs from any folder and can be run again."""
     inputs = tuple(str(Path(path).absolute()) if path != DEMO else path for path in plan.inputs)
+    file = str(Path(plan.dataset).expanduser().absolute()) if plan.dataset else ""
     model = plan.model
     if plan.pipeline != "simulated" and model != DEMO and Path(model).expanduser().is_dir():
         model = str(Path(model).expanduser().absolute())
-    return msgspec.structs.replace(plan, inputs=inputs, model=model)
+    return msgspec.structs.replace(plan, inputs=inputs, dataset=file, model=model)
 
 
 def check(plan: Plan) -> None:
     """Raises :class:`PlanError` or :class:`llava_tui.models.ModelError` with what is wrong and how to mend it."""
+    if plan.dataset and plan.inputs not in ((), (DEMO,)):
+        raise PlanError("inputs: the data set names what is run on; leave --input out, or --dataset")
+    items = dataset.items_of(plan)
+    if items and len(items) < max(plan.batch):
+        raise PlanError(f"batch: {max(plan.batch)} is more than the {len(items)} items there are; use a smaller one")
     if plan.pipeline == "simulated":
         from llava_tui.pipelines.simulated import MODEL
 
@@ -52,7 +59,8 @@ def check(plan: Plan) -> None:
         _check_eventgpt(plan)
     else:
         _check_model(plan)
-    _check_inputs(plan)
+    if not items:  # Of many, those that cannot be read are left out when their turn comes.
+        _check_inputs(plan)
 
 
 def _check_compiler(plan: Plan) -> None:

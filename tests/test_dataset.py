@@ -177,11 +177,12 @@ def test_a_folder_of_event_streams_is_many_items_for_eventgpt(tmp_path: Path) ->
 @settings(max_examples=60, deadline=None)
 def test_all_ranks_together_take_every_item_once_a_pass(count: int, batch: int, world: int) -> None:
     taken: list[int] = []
+    rounds = rounds_of(count, batch, world)
     for rank in range(world):
-        rounds = rounds_of(count, batch, rank, world)
         mine = [chunk(round_, count, batch, rank, world) for round_ in range(rounds)]
-        if rounds:
-            assert chunk(rounds, count, batch, rank, world) == mine[0], "the next pass begins where this one did"
-        assert all(each.start % batch == 0 and 1 <= len(each) <= batch for each in mine)
+        assert chunk(rounds, count, batch, rank, world) == mine[0], "the next pass begins where this one did"
+        assert all(each.start % batch == 0 or not each for each in mine)
+        assert all(len(each) == batch for each in mine if each and each.stop < count)
         taken += [item for each in mine for item in each]
     assert sorted(taken) == list(range(count))
+    assert chunk(rounds - 1, count, batch, 0, world), "no round is for nothing"

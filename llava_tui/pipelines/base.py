@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from llava_tui.events import ModelFacts, StageInfo
 from llava_tui.plan import Case
+from llava_tui.session_files import Item
 
 LOAD_STAGES: tuple[StageInfo, ...] = (
     StageInfo("load", "load"),
@@ -49,6 +50,8 @@ class BrokenInput(PipelineError):
         super().__init__(f"{shown(path)}: {reason}")
         self.path = str(path)
         self.reason = reason
+        self.sequence: int | None = None
+        """Which sequence of the batch it was for, once that is known."""
 
 
 class Cancelled(Exception):
@@ -80,6 +83,30 @@ def stage(probe: Probe, path: str) -> Iterator[None]:
         yield
     finally:
         probe.end(path)
+
+
+@contextmanager
+def of_sequence(sequence: int) -> Iterator[None]:
+    """Around what reads the input of a batch's sequence: an input that is broken is then known by its place."""
+    try:
+        yield
+    except BrokenInput as broken:
+        broken.sequence = sequence
+        raise
+
+
+Input = str | Item
+"""What one sequence is about: a path, or an item of a data set, which may have a prompt of its own."""
+
+
+def paths_of(given: Input) -> tuple[str, ...]:
+    """One path, or those of several images."""
+    return given.paths if isinstance(given, Item) else (given,)
+
+
+def prompt_of(given: Input, otherwise: str) -> str:
+    """An item's own prompt, or the plan's."""
+    return (given.prompt if isinstance(given, Item) else "") or otherwise
 
 
 @dataclass(slots=True)
@@ -116,10 +143,11 @@ class Pipeline(Protocol):
     def prepare(self, case: Case) -> None:
         """Sets what the case asks of the loaded model (attention, dtype, threads, …), before a run's clock starts."""
 
-    def run(self, case: Case, inputs: tuple[str, ...], seed: int, probe: Probe) -> RunResult:
-        """One execution. Raises :class:`PipelineError`, :class:`Cancelled`, or what the libraries raise."""
+    def run(self, case: Case, inputs: tuple[Input, ...], seed: int, probe: Probe) -> RunResult:
+        """One execution: sequence i of the batch is about ``inputs[i % len(inputs)]``. Raises :class:`BrokenInput`
+        where one cannot be read, :class:`PipelineError`, :class:`Cancelled`, or what the libraries raise."""
 
-    def reference(self, case: Case, inputs: tuple[str, ...], probe: Probe) -> list[list[int]] | None:
+    def reference(self, case: Case, inputs: tuple[Input, ...], probe: Probe) -> list[list[int]] | None:
         """Greedy token ids of the library's own plain one-shot ``generate()`` on the same case, untimed, with no hook
         of ours on the model; ``None`` where there is no such thing to check against (simulated)."""
 

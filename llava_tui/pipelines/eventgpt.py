@@ -8,6 +8,7 @@ its serving is usually profiled. What a leaf measures is the same in both.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +19,18 @@ import msgspec
 from llava_tui import architecture, models
 from llava_tui.events import ModelFacts, StageInfo
 from llava_tui.pipelines import compiling, event_streams
-from llava_tui.pipelines.base import PipelineError, Probe, RunResult, first_line, stage
+from llava_tui.pipelines.base import (
+    BrokenInput,
+    Input,
+    PipelineError,
+    Probe,
+    RunResult,
+    first_line,
+    of_sequence,
+    paths_of,
+    prompt_of,
+    stage,
+)
 from llava_tui.pipelines.families import Parts
 from llava_tui.pipelines.hooks import Watch
 from llava_tui.pipelines.llava import LlavaPipeline
@@ -218,7 +230,11 @@ class EventGptPipeline(LlavaPipeline):
             return problem
         if _EVENT in self.plan.prompt:
             return f"the prompt contains {_EVENT}, which stands for the events: leave it out, they are put in anyway"
-        before, after = self._tokenize()
+        return self._overflow(case, self.plan.prompt)
+
+    def _overflow(self, case: Case, prompt: str) -> str:
+        """Why a prompt is too long for the case, or ""."""
+        before, (after,) = self._tokenize([prompt])
         text, events = len(before) + len(after), self._event_tokens(case.frames)
         context = architecture.context_length(self.config) or LONGEST_PROMPT
         told = f"{events:,} tokens of events + {text:,} prompt"
@@ -230,7 +246,7 @@ class EventGptPipeline(LlavaPipeline):
 
     # --- a run -----------------------------------------------------------------------------------------------------
 
-    def run(self, case: Case, inputs: tuple[str, ...], seed: int, probe: Probe) -> RunResult:
+    def run(self, case: Case, inputs: tuple[Input, ...], seed: int, probe: Probe) -> RunResult:
         """One execution: sequence i of the batch is about ``inputs[i % len(inputs)]``."""
         import torch
 
@@ -251,7 +267,7 @@ class EventGptPipeline(LlavaPipeline):
             with stage(told, "pixels"):
                 pixels = self._pixels(drawn)
             with stage(told, "tokenize"):
-                text = self._tokenize()
+                text = self._tokenize(self._prompts(case, inputs))
             told.check()
             with stage(told, "h2d"):
                 pixels = pixels.to(self.device, dtype=self.model.dtype)
@@ -263,10 +279,10 @@ class EventGptPipeline(LlavaPipeline):
                 events = aggregate(features)
                 del features
             with stage(told, "merge"):
-                embeds = self._merge(text, events)
+                given = self._merge(text, events)
             told.enter("prefill")
             loop = TimedLoop(told, watch.stop_checking, step)
-            self._decode_from(case, embeds, loop)
+            self._decode_from(case, given, loop)
             with stage(told, "detokenize"):
                 answer = self.processor.batch_decode(loop.new_ids, skip_special_tokens=True)
         compiled = compiling.graphs() - compiled
@@ -274,7 +290,7 @@ class EventGptPipeline(LlavaPipeline):
             token_ids=loop.new_ids,
             text=answer,
             frames=case.frames * case.batch,
-            prompt_tokens=embeds.shape[1],
+            prompt_tokens=given["inputs_embeds"].shape[1],
             image_tokens=events.shape[1],
             vision_calls=watch.vision_calls,
             facts={
@@ -282,13 +298,13 @@ class EventGptPipeline(LlavaPipeline):
                 "events": [len(stream) for stream in streams],
                 "stream_us": [stream.duration_us for stream in streams],
                 "picture_sizes": [[list(picture.shape[1::-1]) for picture in of] for of in drawn],
-                **self._cache_facts(loop, embeds.shape[1]),
+                **self._cache_facts(loop, given["inputs_embeds"].shape[1]),
                 **({"compiled_graphs": compiled} if compiled else {}),
             },
             disturbed="a step of decoding was compiled in it" if compiled else "",
         )
 
-    def reference(self, case: Case, inputs: tuple[str, ...], probe: Probe) -> list[list[int]]:
+    def reference(self, case: Case, inputs: tuple[Input, ...], probe: Probe) -> list[list[int]]:
         """New token ids of the library's plain ``generate(inputs_embeds=…)``; nothing of ours is on the model. Each
         sequence is encoded slice by slice, as upstream does it.
 
@@ -309,12 +325,12 @@ class EventGptPipeline(LlavaPipeline):
                     probe.check()
                     seen.append(self.model.adaptor(self.model.project(picture)))
                 sequences.append(aggregate(torch.stack(seen, dim=1)))
-            embeds = self._merge(self._tokenize(), torch.cat(sequences))
+            given = self._merge(self._tokenize(self._prompts(case, inputs)), torch.cat(sequences))
         language = self.model.language
         # The length of the longest static cache so far, which this one would have as well.
         language.__dict__.pop("_previous_max_cache_length", None)
         ids = language.generate(
-            **self._given(embeds),
+            **given,
             stopping_criteria=StoppingCriteriaList([Cut(probe)]),
             **self._options(case),
             **self._cache_options(case),
@@ -322,11 +338,17 @@ class EventGptPipeline(LlavaPipeline):
         new: list[list[int]] = ids.tolist()
         return new
 
-    def _read(self, case: Case, inputs: tuple[str, ...], probe: Probe) -> list[EventStream]:
+    def _read(self, case: Case, inputs: tuple[Input, ...], probe: Probe) -> list[EventStream]:
         streams = []
         for sequence in range(case.batch):
             probe.check()
-            streams.append(event_streams.read(inputs[sequence % len(inputs)]))
+            first, *others = paths_of(inputs[sequence % len(inputs)])
+            with of_sequence(sequence):
+                if others:
+                    raise BrokenInput(first, "several paths are images of one prompt; give one event stream an item")
+                stream = event_streams.read(first)
+                event_streams.slices(stream, case.frames)
+                streams.append(stream)
         return streams
 
     def _pixels(self, drawn: list[list[Picture]]) -> Any:
@@ -334,34 +356,53 @@ class EventGptPipeline(LlavaPipeline):
         images = [picture for of in drawn for picture in of]
         return self.processor.images(images, return_tensors="pt", input_data_format="channels_last")["pixel_values"]
 
-    def _tokenize(self) -> tuple[list[int], list[int]]:
-        """The prompt's ids before the events and after them."""
+    def _prompts(self, case: Case, inputs: tuple[Input, ...]) -> list[str]:
+        """Of each sequence. Raises :class:`BrokenInput` for an item's own that does not fit the context."""
+        prompts = [prompt_of(inputs[sequence % len(inputs)], self.plan.prompt) for sequence in range(case.batch)]
+        for sequence, prompt in enumerate(prompts):
+            if prompt != self.plan.prompt and (problem := self._overflow(case, prompt)):
+                with of_sequence(sequence):
+                    raise BrokenInput(paths_of(inputs[sequence % len(inputs)])[0], f"its prompt: {problem}")
+        return prompts
+
+    def _tokenize(self, prompts: Sequence[str]) -> tuple[list[int], list[list[int]]]:
+        """The ids before the events, which are every sequence's, and each sequence's after them."""
         tokenizer = self.processor.tokenizer
-        after = tokenizer(_AFTER.format(prompt=self.plan.prompt), add_special_tokens=False)
-        return tokenizer(_BEFORE).input_ids, after.input_ids
+        ids = {
+            prompt: tokenizer(_AFTER.format(prompt=prompt), add_special_tokens=False).input_ids for prompt in prompts
+        }
+        return tokenizer(_BEFORE).input_ids, [ids[prompt] for prompt in prompts]
 
     def _event_tokens(self, slices: int) -> int:
         vision = self.model.tower.config
         return slices + int(vision.image_size // vision.patch_size) ** 2 + 1
 
-    def _merge(self, text: tuple[list[int], list[int]], events: Any) -> Any:
-        """(batch, prompt, hidden): the events in their place in the text, which is every sequence's."""
+    def _merge(self, text: tuple[list[int], list[list[int]]], events: Any) -> dict[str, Any]:
+        """What generate() is given: the events in their place in each sequence's text, (batch, prompt, hidden), and the
+        mask of what is not padding, which is on the left."""
         import torch
 
-        before, after = (self.model.embed(ids, events).expand(len(events), -1, -1) for ids in text)
-        return torch.cat([before, events, after], dim=1)
+        before, after = text
+        first = self.model.embed(before, events)
+        if all(each == after[0] for each in after):
+            last = self.model.embed(after[0], events).expand(len(events), -1, -1)
+            embeds = torch.cat([first.expand(len(events), -1, -1), events, last], dim=1)
+            return {"inputs_embeds": embeds, "attention_mask": embeds.new_ones(embeds.shape[:2], dtype=torch.long)}
+        sequences = [
+            torch.cat([first, one[None], self.model.embed(ids, events)], dim=1)[0]
+            for one, ids in zip(events, after, strict=True)
+        ]
+        pad = torch.nn.utils.rnn.pad_sequence
+        ones = [one.new_ones(len(one), dtype=torch.long) for one in sequences]
+        return {
+            "inputs_embeds": pad(sequences, batch_first=True, padding_side="left"),
+            "attention_mask": pad(ones, batch_first=True, padding_side="left"),
+        }
 
-    def _given(self, embeds: Any) -> dict[str, Any]:
-        import torch
-
-        mask = torch.ones(embeds.shape[:2], dtype=torch.long, device=embeds.device)
-        return {"inputs_embeds": embeds, "attention_mask": mask}
-
-    def _decode_from(self, case: Case, embeds: Any, loop: TimedLoop) -> None:
-        given = self._given(embeds)
+    def _decode_from(self, case: Case, given: dict[str, Any], loop: TimedLoop) -> None:
         language = self.model.language
         if self.plan.cache_of(case) == "static":
-            length = embeds.shape[1] + case.new_tokens - 1  # the last token is not read again
+            length = given["inputs_embeds"].shape[1] + case.new_tokens - 1  # the last token is not read again
             given["past_key_values"] = self._caches.take(case.id, language, length)
         try:
             language.generate(**given, custom_generate=loop, **self._options(case))

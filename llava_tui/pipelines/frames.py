@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -74,8 +74,9 @@ def probe_input(path: str) -> InputFacts:
     return InputFacts(source, name, "video", video.frames, video.width, video.height, video.seconds, video.codec)
 
 
-def sample_frames(path: str | Path, count: int, check: Callable[[], None] = lambda: None) -> Frames:
-    """``count`` frames of the input at ``path``, spread evenly from its first frame to its last.
+def sample_frames(path: str | Path | Sequence[str], count: int, check: Callable[[], None] = lambda: None) -> Frames:
+    """``count`` frames of the input at ``path``, spread evenly from its first frame to its last. Several paths are
+    those of images, taken as a folder of them is.
 
     An input with fewer frames than asked for has some of them more than once. ``check`` is called between frames.
     Raises :class:`BrokenInput` if nothing can be decoded.
@@ -84,6 +85,8 @@ def sample_frames(path: str | Path, count: int, check: Callable[[], None] = lamb
     def choose(total: int) -> list[int]:
         return uniform_indices(total, count)
 
+    if not isinstance(path, (str, Path)):
+        return _sample_folder([resolve_input(each) for each in path], count, check)
     source = resolve_input(path)
     if source.is_dir():
         return _sample_folder(images.images_of(source), count, check)

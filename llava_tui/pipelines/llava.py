@@ -14,7 +14,20 @@ import msgspec
 from llava_tui import architecture
 from llava_tui.events import ModelFacts, StageInfo
 from llava_tui.pipelines import batching, compiling, families, overflow
-from llava_tui.pipelines.base import LLAVA_STAGES, PipelineError, Probe, RunResult, first_line, stage
+from llava_tui.pipelines.base import (
+    LLAVA_STAGES,
+    BrokenInput,
+    Input,
+    PipelineError,
+    Probe,
+    RunResult,
+    first_line,
+    of_sequence,
+    paths_of,
+    prompt_of,
+    shown,
+    stage,
+)
 from llava_tui.pipelines.batching import Batching
 from llava_tui.pipelines.families import Parts
 from llava_tui.pipelines.frames import Frames, sample_frames
@@ -82,7 +95,7 @@ class LlavaPipeline(LoadedModel):
 
     # --- a run -----------------------------------------------------------------------------------------------------
 
-    def run(self, case: Case, inputs: tuple[str, ...], seed: int, probe: Probe) -> RunResult:
+    def run(self, case: Case, inputs: tuple[Input, ...], seed: int, probe: Probe) -> RunResult:
         """One execution: sequence i of the batch is about ``inputs[i % len(inputs)]``."""
         import torch
 
@@ -99,7 +112,7 @@ class LlavaPipeline(LoadedModel):
                     clips = self._decode(case, inputs, probe)
             with stage(probe, "encode"):
                 with stage(probe, "encode.preprocess"):
-                    batch = self._preprocess(case, clips)
+                    batch = self._preprocess(case, clips, inputs)
                     counts = self._batching.count(batch)
                 probe.check()
                 with stage(probe, "encode.h2d"):
@@ -135,7 +148,7 @@ class LlavaPipeline(LoadedModel):
             disturbed="a step of decoding was compiled in it" if compiled else "",
         )
 
-    def reference(self, case: Case, inputs: tuple[str, ...], probe: Probe) -> list[list[int]]:
+    def reference(self, case: Case, inputs: tuple[Input, ...], probe: Probe) -> list[list[int]]:
         """New token ids of the library's plain one-shot ``generate()``; nothing of ours is on the model.
 
         Can be cut short between frames and tokens.
@@ -144,7 +157,8 @@ class LlavaPipeline(LoadedModel):
 
         from llava_tui.pipelines.generate import Cut
 
-        batch = self._preprocess(case, self._decode(case, inputs, probe)).to(self.device, dtype=self.model.dtype)
+        batch = self._preprocess(case, self._decode(case, inputs, probe), inputs)
+        batch = batch.to(self.device, dtype=self.model.dtype)
         # The length of the longest static cache so far, which this one would have as well.
         self.model.__dict__.pop("_previous_max_cache_length", None)
         options = self._options(case) | self._cache_options(case)
@@ -153,12 +167,14 @@ class LlavaPipeline(LoadedModel):
         new: list[list[int]] = ids[:, -case.new_tokens :].tolist()
         return new
 
-    def _decode(self, case: Case, inputs: tuple[str, ...], probe: Probe) -> list[Frames]:
+    def _decode(self, case: Case, inputs: tuple[Input, ...], probe: Probe) -> list[Frames]:
         clips = []
         for sequence in range(case.batch if case.frames else 0):
             probe.check()
-            source = inputs[sequence % len(inputs)]
-            clip = sample_frames(source, case.frames, probe.check)
+            paths = paths_of(inputs[sequence % len(inputs)])
+            source = shown(paths[0]) + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")
+            with of_sequence(sequence):
+                clip = sample_frames(paths[0] if len(paths) == 1 else paths, case.frames, probe.check)
             if clip.total < case.frames:
                 self._warn(
                     f"{source} has {clip.total} of the {case.frames} frames asked for: some are used more than once"
@@ -172,11 +188,29 @@ class LlavaPipeline(LoadedModel):
     def _media(self, clips: list[Frames]) -> str:
         return self._batching.media(clips, self.plan.media)
 
-    def _preprocess(self, case: Case, clips: list[Frames]) -> Any:
-        """The processor's tensors, on the host; see :meth:`Batching.tensors`. No clips: of the prompt alone."""
+    def _preprocess(self, case: Case, clips: list[Frames], inputs: tuple[Input, ...] = ("",)) -> Any:
+        """The processor's tensors, on the host; see :meth:`Batching.tensors`. No clips: of the prompts alone.
+
+        Raises :class:`BrokenInput` where the prompt of an item of a data set does not fit the context.
+        """
         media = self._media(clips)
-        text = self._batching.prompt(self.plan.prompt, case.frames, media)
-        return self._batching.tensors([text] * case.batch, clips, media)
+        prompts = [prompt_of(inputs[sequence % len(inputs)], self.plan.prompt) for sequence in range(case.batch)]
+        texts = [self._batching.prompt(prompt, case.frames, media) for prompt in prompts]
+        batch = self._batching.tensors(texts, clips, media)
+        if any(prompt != self.plan.prompt for prompt in prompts):
+            self._check_length(case, inputs, batch)
+        return batch
+
+    def _check_length(self, case: Case, inputs: tuple[Input, ...], batch: Any) -> None:
+        """What the plan's own prompt takes was checked before the first run."""
+        room = architecture.context_length(self.config) or batch["input_ids"].shape[1] + case.new_tokens
+        for sequence, tokens in enumerate(batch["attention_mask"].sum(dim=1).tolist()):
+            if tokens + case.new_tokens > room:
+                with of_sequence(sequence):
+                    raise BrokenInput(
+                        paths_of(inputs[sequence % len(inputs)])[0],
+                        f"its prompt: {tokens:,} tokens + {case.new_tokens:,} new > {room:,} context; shorten it",
+                    )
 
     def _encode(self, batch: Any) -> dict[str, Any]:
         """What the encoders return, by modality."""

@@ -17,9 +17,10 @@ from typing import Any, Protocol
 
 import msgspec
 
+from llava_tui import architecture
 from llava_tui.events import ModelFacts, StageInfo, TelemetryEvent
 from llava_tui.faults import Hang
-from llava_tui.pipelines.base import LLAVA_STAGES, PipelineError, Probe, RunResult, stage
+from llava_tui.pipelines.base import LLAVA_STAGES, Input, PipelineError, Probe, RunResult, prompt_of, stage
 from llava_tui.pipelines.simulated_cost import (
     CONTEXT_LENGTH,
     GAP_NS,
@@ -36,6 +37,13 @@ from llava_tui.pipelines.simulated_cost import (
 )
 from llava_tui.pipelines.simulated_faults import Effects, FaultCourse
 from llava_tui.pipelines.simulated_gpu import GPUS, IDLE, Activity, SimulatedTelemetry
+from llava_tui.pipelines.simulated_memory import (
+    SimulatedAllocator,
+    cache_facts,
+    generation_bytes,
+    modules,
+    vision_bytes,
+)
 from llava_tui.plan import DEMO, Case, Plan
 from llava_tui.units import counted
 
@@ -99,8 +107,9 @@ class SimulatedPipeline:
         rounds = plan.rounds if isinstance(plan.rounds, int) else plan.max_rounds
         self._faults = FaultCourse(plan.faults, plan.seed, rounds * len(plan.cases()))
         self._effects = Effects()
-        self._expected: dict[Case, Expected] = {}
+        self._expected: dict[tuple[Case, int], Expected] = {}
         self._context_bytes = self.telemetry.memory_used
+        self.allocator = SimulatedAllocator()
         self._cold = True
         clock.passed = self.telemetry.pass_time
         self.telemetry.suffer(self._faults.before())
@@ -122,6 +131,7 @@ class SimulatedPipeline:
                 for piece in range(1, 9):
                     self._spend(WEIGHTS_BYTES / 22e9 * 1e9 / 8, Activity(0.02, 0.05, 0.08), probe, noise)
                     self._hold(WEIGHTS_BYTES * piece // 8)
+        config = _config()
         return ModelFacts(
             t=0,
             name=MODEL,
@@ -133,33 +143,13 @@ class SimulatedPipeline:
             attention="simulated",
             context_length=CONTEXT_LENGTH,
             weights_bytes=WEIGHTS_BYTES,
-            config={
-                "model_type": "llava",
-                "text_config": {
-                    "model_type": "llama",
-                    "hidden_size": HIDDEN,
-                    "intermediate_size": 11008,
-                    "num_hidden_layers": LAYERS,
-                    "num_attention_heads": 32,
-                    "num_key_value_heads": 32,
-                    "vocab_size": 32064,
-                    "max_position_embeddings": CONTEXT_LENGTH,
-                },
-                "vision_config": {
-                    "model_type": "clip_vision_model",
-                    "hidden_size": VIT_HIDDEN,
-                    "intermediate_size": 4096,
-                    "num_hidden_layers": VIT_LAYERS,
-                    "num_attention_heads": 16,
-                    "image_size": 336,
-                    "patch_size": 14,
-                },
-            },
+            config=config,
             extra={
                 "simulated": True,
                 "gpu": self._plan.simulated_gpu,
                 "time_scale": self._plan.time_scale,
                 "truth": self.truth(),
+                "modules": modules(architecture.parameters(config) or {}),
             },
         )
 
@@ -171,14 +161,15 @@ class SimulatedPipeline:
             "cases": {case.id: self._of(case).truth() for case in self._plan.cases()},
         }
 
-    def _of(self, case: Case) -> Expected:
-        if case not in self._expected:
-            self._expected[case] = expected(case, self.prompt_tokens(case), self.gpu)
-        return self._expected[case]
+    def _of(self, case: Case, prompt: str = "") -> Expected:
+        key = case, self.prompt_tokens(case, prompt)
+        if key not in self._expected:
+            self._expected[key] = expected(*key, self.gpu)
+        return self._expected[key]
 
-    def prompt_tokens(self, case: Case) -> int:
-        """Of one sequence: image tokens, template and prompt at four characters a token."""
-        return TOKENS_PER_FRAME * case.frames + TEMPLATE_TOKENS + math.ceil(len(self._plan.prompt) / 4)
+    def prompt_tokens(self, case: Case, prompt: str = "") -> int:
+        """Of one sequence: image tokens, template and prompt (the plan's, unless given) at four characters a token."""
+        return TOKENS_PER_FRAME * case.frames + TEMPLATE_TOKENS + math.ceil(len(prompt or self._plan.prompt) / 4)
 
     def check_case(self, case: Case) -> str:
         """See :class:`~llava_tui.pipelines.base.Pipeline`."""
@@ -196,14 +187,16 @@ class SimulatedPipeline:
     def prepare(self, case: Case) -> None:
         """Nothing: the plan refuses settings for a simulation."""
 
-    def run(self, case: Case, inputs: tuple[str, ...], seed: int, probe: Probe) -> RunResult:
-        """See :class:`~llava_tui.pipelines.base.Pipeline`. ``MemoryError`` where the GPU would not hold the case."""
+    def run(self, case: Case, inputs: tuple[Input, ...], seed: int, probe: Probe) -> RunResult:
+        """See :class:`~llava_tui.pipelines.base.Pipeline`; nothing is opened. ``MemoryError`` where the GPU would not
+        hold the case."""
         noise = random.Random(seed)
         self._effects = effects = self._faults.next(self.telemetry.rested_ns)
         self.telemetry.suffer(effects)
         frames = case.frames * case.batch
-        prompt = self.prompt_tokens(case)
-        of = self._of(case)
+        longest = max((prompt_of(each, self._plan.prompt) for each in inputs), key=len, default="")
+        prompt = self.prompt_tokens(case, longest)
+        of = self._of(case, longest)
         begun = self._clock.now()
         try:
             with stage(probe, "frames"), stage(probe, "frames.decode_frames"):
@@ -216,6 +209,7 @@ class SimulatedPipeline:
                 self._gap(probe)
                 for path, work in _ENCODING:
                     with stage(probe, path):
+                        self._fit(vision_bytes(frames) if path == "encode.vision_tower" else 0)
                         self._spend(of.stages[path], work, probe, noise, path)
             self._gap(probe)
             with stage(probe, "generate"):
@@ -233,7 +227,9 @@ class SimulatedPipeline:
             prompt_tokens=prompt,
             image_tokens=TOKENS_PER_FRAME * case.frames,
             vision_calls=1,
-            facts={"simulated": True} | ({"faults": effects.names, "factor": effects.time} if effects.names else {}),
+            facts={"simulated": True}
+            | cache_facts(_config(), case, prompt, len(ids))
+            | ({"faults": effects.names, "factor": effects.time} if effects.names else {}),
         )
 
     def _generate(self, case: Case, of: Expected, prompt: int, probe: Probe, noise: random.Random) -> list[int]:
@@ -243,7 +239,7 @@ class SimulatedPipeline:
         if effects.tokens < 1:
             ids = ids[: max(1, int(case.new_tokens * effects.tokens))]
         with stage(probe, "generate.prefill"):
-            self._fit(case.batch * (prompt * (KV_BYTES + 14 * HIDDEN) + 64 * 1024**2))
+            self._fit(case.batch * generation_bytes(prompt))
             self._go_wrong(probe)
             cost, work = of.stages["generate.prefill"], Activity(1.0, 0.35, 0.95)
             self._spend(cost * effects.seen, work, probe, noise, "generate.prefill")
@@ -286,7 +282,7 @@ class SimulatedPipeline:
         finally:
             self.telemetry.activity = IDLE
 
-    def reference(self, case: Case, inputs: tuple[str, ...], probe: Probe) -> list[list[int]] | None:
+    def reference(self, case: Case, inputs: tuple[Input, ...], probe: Probe) -> list[list[int]] | None:
         """There is nothing to check a simulation against."""
         return None
 
@@ -335,9 +331,42 @@ class SimulatedPipeline:
             )
         self._hold(WEIGHTS_BYTES + extra)
 
+    @property
+    def memory_free(self) -> int:
+        """Bytes of the GPU that a run can get beside the weights."""
+        held = self._context_bytes + WEIGHTS_BYTES + self.telemetry.foreign_memory
+        return max(self.gpu.memory - held, 0)
+
     def _hold(self, held: int) -> None:
+        self.allocator.hold(held)
         self.telemetry.memory_used = self._context_bytes + held
         self.telemetry.worker_memory = held
+
+
+def _config() -> dict[str, Any]:
+    """As in the config of its checkpoint."""
+    return {
+        "model_type": "llava",
+        "text_config": {
+            "model_type": "llama",
+            "hidden_size": HIDDEN,
+            "intermediate_size": 11008,
+            "num_hidden_layers": LAYERS,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 32,
+            "vocab_size": 32064,
+            "max_position_embeddings": CONTEXT_LENGTH,
+        },
+        "vision_config": {
+            "model_type": "clip_vision_model",
+            "hidden_size": VIT_HIDDEN,
+            "intermediate_size": 4096,
+            "num_hidden_layers": VIT_LAYERS,
+            "num_attention_heads": 16,
+            "image_size": 336,
+            "patch_size": 14,
+        },
+    }
 
 
 _ENCODING = (

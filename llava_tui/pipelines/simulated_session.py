@@ -20,6 +20,7 @@ from llava_tui.session.control import CommandReader
 from llava_tui.session.reader import HEADER
 from llava_tui.session.timeline import Timeline
 from llava_tui.session.writer import StreamWriter, write_atomically
+from llava_tui.worker.batches import take_in
 from llava_tui.worker.clock import SimulatedClock
 from llava_tui.worker.control import Control
 from llava_tui.worker.course import Course
@@ -67,9 +68,10 @@ def _recorded(plan: Plan, folder: Path, hang_s: float, pipeline: type[SimulatedP
     commands = CommandReader(folder)
     try:
         sink = EventSink(events)
-        schedule = Schedule(plan)
+        batches, dataset = take_in(folder, plan)
+        schedule = Schedule(plan, batches)
         control = Control(commands, sink.write, clock, schedule)
-        write_atomically(folder / HEADER, header(folder, plan, [], clock.now(), time.time_ns()))
+        write_atomically(folder / HEADER, header(folder, plan, [], clock.now(), time.time_ns(), dataset))
         telemetry = SimulatedStream(folder)
         hung = iter(range(round(hang_s * 1e9 / HANG_STEP_NS)))
 

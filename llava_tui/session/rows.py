@@ -25,9 +25,9 @@ _HOST = "cpu memory_used memory_total load worker_cpu worker_rss"
 
 COLUMNS: dict[str, str] = {
     "states": "t:i state:c reason:o",
-    "started": "t:i run:i kind:c case:c round:f seed:i item:c",
-    "runs": "t:i run:i kind:c case:c round:f item:c outcome:c reason:o start:i wall:i rss:f frames:f prompt_tokens:f "
-    "image_tokens:f new_tokens:i text:p token_ids:p facts:p",
+    "started": "t:i run:i kind:c case:c round:f seed:i item:c items:p",
+    "runs": "t:i run:i kind:c case:c round:f item:c items:p outcome:c reason:o start:i wall:i rss:f frames:f "
+    "prompt_tokens:f image_tokens:f new_tokens:i text:p token_ids:p facts:p",
     "stages": "t:i run:i kind:c case:c round:f outcome:c stage:c start:i duration:f allocated:f reserved:f "
     "rss:f rss_peak:f",
     "tokens": "t:i run:i index:i at:i id:i kind:c case:c",
@@ -187,6 +187,7 @@ def _run_rows(end: dict[str, Sequence[Any]], begun: dict[str, Sequence[Any]], co
             "case": begun["case"],
             "round": begun["round"],
             "item": begun["item"],
+            "items": begun["items"],
             "reason": _safe_texts(end["reason"]),
             "new_tokens": list(map(len, first)),
             "text": [_safe_texts(texts) for texts in end["text"]],

@@ -226,10 +226,14 @@ class Course:
             return "stopped", stopped
         if self._runs.untrusted:
             return "failed", named(self._runs.untrusted)
+        batches = self._schedule.batches
+        if batches.all_broken:
+            return "failed", batches.why_all()
         if len(dropped) == len(self._schedule.cases):
             return "failed", named(dropped)
         cases = counted(len(self._schedule.cases), "case")
-        return "closed", f"{len(dropped)} of {cases} failed: {named(dropped)}" if dropped else ""
+        failed = f"{len(dropped)} of {cases} failed: {named(dropped)}" if dropped else ""
+        return "closed", "; ".join(filter(None, (failed, batches.why_some())))
 
     # --- loading -----------------------------------------------------------------------------------------------------
 

@@ -14,14 +14,14 @@ from pathlib import Path
 import psutil
 
 from llava_tui import __version__
-from llava_tui.events import SCHEMA, Header, HostFacts
+from llava_tui.events import SCHEMA, DatasetFacts, Header, HostFacts
 from llava_tui.plan import DEMO, Plan
 
 PACKAGES = ("torch", "torchvision", "transformers", "accelerate", "tokenizers", "safetensors", "numpy", "av", "pillow")
 SIMULATED_MODEL = "llava-1.5-7b"
 
 
-def header(path: Path, plan: Plan, argv: list[str], t0: int, wall0: int) -> Header:
+def header(path: Path, plan: Plan, argv: list[str], t0: int, wall0: int, dataset: DatasetFacts | None = None) -> Header:
     """The header of the session in folder ``path``, at clock time ``t0`` and Unix time ``wall0`` (ns)."""
     simulated = plan.pipeline == "simulated"
     return Header(
@@ -38,6 +38,7 @@ def header(path: Path, plan: Plan, argv: list[str], t0: int, wall0: int) -> Head
         versions=versions(() if simulated else PACKAGES),
         argv=argv,
         pid=os.getpid(),
+        dataset=dataset,
     )
 
 

@@ -42,6 +42,6 @@ class Journal:
         self.write(self.schedule.event(self.now()))
 
     def tell_rule(self) -> None:
-        """The schedule, if another rule holds than when it was told."""
-        if self.schedule.rule != self._rule:
+        """The schedule, if another rule holds than when it was told, or fewer runs are to come."""
+        if self.schedule.rule != self._rule or self.schedule.untold:
             self.tell_schedule()

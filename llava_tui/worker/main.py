@@ -23,8 +23,10 @@ from llava_tui.events import TelemetryEvent
 from llava_tui.pipelines.base import Pipeline
 from llava_tui.plan import Plan, PlanError, from_dict, from_json
 from llava_tui.session.control import CommandReader
+from llava_tui.session.items import read_items
 from llava_tui.session.reader import HEADER, SessionError, read_header
 from llava_tui.session.writer import StreamWriter, lock, write_atomically
+from llava_tui.worker.batches import Batches, take_in
 from llava_tui.worker.clock import Clock, HostClock, SimulatedClock
 from llava_tui.worker.control import Control
 from llava_tui.worker.course import Course, Telemetry
@@ -94,10 +96,11 @@ def lead(folder: Path, plan: Plan, argv: list[str], ready: Callable[..., None], 
             held.callback(lock(folder).release)
             clock: Clock = SimulatedClock(plan.time_scale) if plan.pipeline == "simulated" else HostClock()
             sink = EventSink(StreamWriter(folder / "events.jsonl"))
-            schedule = Schedule(plan)
+            batches, dataset = take_in(folder, plan, ranks.place.rank, ranks.place.world)
+            schedule = Schedule(plan, batches)
             control = Control(CommandReader(folder), sink.write, clock, schedule)
-            write_atomically(folder / HEADER, header(folder, plan, argv, clock.now(), time.time_ns()))
-        except SessionError as error:
+            write_atomically(folder / HEADER, header(folder, plan, argv, clock.now(), time.time_ns(), dataset))
+        except (PlanError, SessionError) as error:
             ready(str(error))
             return 2
         except OSError as error:
@@ -118,7 +121,8 @@ def follow(folder: Path, ranks: Ranks) -> int:
     try:
         plan = from_dict(read_header(folder).plan)
         sink = EventSink(StreamWriter(folder / f"events-{place.rank}.jsonl"), place.rank)
-        clock, schedule = HostClock(), Schedule(plan)
+        batches = Batches(plan, read_items(folder), place.rank, place.world)
+        clock, schedule = HostClock(), Schedule(plan, batches)
         control = Echo(CommandReader(folder), sink.write, clock, schedule)
     except (PlanError, SessionError, OSError) as error:
         ranks.leave("failed", str(error))

@@ -9,22 +9,31 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psutil
 
-from llava_tui.events import Profile, RunEnd, RunStart, SelfTest
+from llava_tui.events import BrokenItem, Profile, RunEnd, RunStart, SelfTest
 from llava_tui.needs import Needs
-from llava_tui.pipelines.base import Cancelled, Pipeline, Probe, RunResult
+from llava_tui.pipelines.base import BrokenInput, Cancelled, Input, Pipeline, Probe, RunResult
 from llava_tui.plan import Case, Plan
+from llava_tui.session.reader import safe_text
 from llava_tui.worker import selftest
 from llava_tui.worker.control import Control
 from llava_tui.worker.cooling import Cooling
 from llava_tui.worker.journal import Journal
 from llava_tui.worker.listener import hearing
 from llava_tui.worker.memory import holding, is_out_of_memory, release
-from llava_tui.worker.outcome import Untrusted, difference, failure, footprint, with_footprint
+from llava_tui.worker.outcome import (
+    REASON_LIMIT,
+    Untrusted,
+    difference,
+    failure,
+    footprint,
+    with_footprint,
+)
 from llava_tui.worker.ranks import Over, RankLost, Ranks, Word
 from llava_tui.worker.recorder import BareProbe, Recorder, Spans
-from llava_tui.worker.schedule import Planned, Schedule, inputs_of, item_name, run_seed
+from llava_tui.worker.schedule import Planned, Schedule, run_seed
 from llava_tui.worker.sink import StreamLost
 from llava_tui.worker.stage_memory import meter
 from llava_tui.worker.summary import Summary
@@ -32,6 +41,7 @@ from llava_tui.worker.summary import Summary
 log = logging.getLogger(__name__)
 
 
+NAME_LIMIT = 200
 RETRIES = 3
 """How often a measured run of a case is run again because it was disturbed, before the case is given up."""
 
@@ -71,7 +81,11 @@ class Runs:
         self._run_start = journal.now()
         self._device = "cpu"
         self._recorder: Recorder | None = None
-        self._own_ids: dict[str, list[list[int]]] = {}
+        self._batches = schedule.batches
+        self._taken: tuple[int, ...] = ()
+        """The inputs of the run that goes on, or was the last."""
+        self._own: dict[str, tuple[tuple[int, ...], list[list[int]]]] = {}
+        """The inputs and the tokens of each case's first run, by its id at its real size."""
         self._pairs: tuple[str, list[int], list[int]] | None = None
         self._disturbed: Counter[str] = Counter()
         """Measured runs that something disturbed, by case."""
@@ -100,7 +114,11 @@ class Runs:
         assert self._recorder is not None, "no model is loaded"
         self._run += 1
         run, case, kind = self._run, planned.case, planned.kind
-        inputs = inputs_of(self._plan, planned)
+        taken = self._batches.of(case, planned.round)
+        self._taken = taken
+        if not taken:
+            self._stand_by(planned)
+            return
         # Within the self-test everything is the same but the measuring.
         seed = run_seed(self._plan, 0 if kind == "self-test" else run)
         self._control.current = case.id
@@ -108,11 +126,12 @@ class Runs:
             RunStart(
                 t=self._journal.now(),
                 run=run,
-                kind=kind,
+                kind="partial" if self._is_partial(planned) else kind,
                 case=case.id,
                 round=planned.round,
                 seed=seed,
-                item=item_name(inputs),
+                item=self._batches.name(taken),
+                items=list(taken) if self._batches.several else [],
             )
         )
         self._run_start = self._journal.now()
@@ -128,14 +147,30 @@ class Runs:
             self._give_up(planned, ready.outcome, ready.reason)
             return
         # Compiling takes up to minutes and never looks up; the run that it happens in counts nowhere.
-        first = self._plan.compile_of(case) != "off" and case.id not in self._own_ids
+        first = self._plan.compile_of(case) != "off" and self._sized(planned).id not in self._own
         with hearing(self._control) if first else contextlib.nullcontext():
-            self._run_as(pipeline, planned, inputs, seed)
+            self._run_as(pipeline, planned, self._batches.given(taken), seed)
 
-    def _run_as(self, pipeline: Pipeline, planned: Planned, inputs: tuple[str, ...], seed: int) -> None:
+    def _stand_by(self, planned: Planned) -> None:
+        """Of several ranks, one that has nothing left of that round, while others have."""
+        self._ranks.agree("ok", "")
+        told = self._ranks.agree("ok", "")
+        if told.outcome != "ok":
+            self._give_up(planned, told.outcome, told.reason)
+        elif self._ranks.leads:
+            self._schedule.ran(planned, 0, {}, self._journal.now())
+
+    def _is_partial(self, planned: Planned) -> bool:
+        return planned.kind == "measured" and len(self._taken) < planned.case.batch
+
+    def _sized(self, planned: Planned) -> Case:
+        """The case as it runs: a batch that items are too few for is run at its real size."""
+        return msgspec.structs.replace(planned.case, batch=len(self._taken))
+
+    def _run_as(self, pipeline: Pipeline, planned: Planned, inputs: tuple[Input, ...], seed: int) -> None:
         """By its kind."""
         assert self._recorder is not None
-        case, bare = planned.case, BareProbe(self._journal.clock, self._check)
+        case, bare = self._sized(planned), BareProbe(self._journal.clock, self._check)
         if planned.kind == "cross-check":
             self._measure(planned, bare, lambda probe: self._cross_check(pipeline, case, inputs, seed, probe))
         elif planned.kind == "profile" and self._ranks.leads:
@@ -160,6 +195,8 @@ class Runs:
         except StreamLost as lost:
             self.end("failed", str(lost))
             raise
+        except BrokenInput as broken:
+            outcome, reason = self._broken(broken)
         except Exception as error:  # noqa: BLE001 - libraries raise what they like; each ends its run, none the session
             outcome, reason = self._failure(error)
         spans = None
@@ -172,19 +209,22 @@ class Runs:
         if outcome == "out-of-memory":
             reason = with_footprint(reason, self._footprint(planned, spans))
         taken_back = hot = ""
-        if outcome == "ok" and spans is not None and planned.kind == "measured":
+        if outcome == "ok" and spans is not None and planned.kind == "measured" and not self._is_partial(planned):
             hot = self._cooling.why(spans.start, planned.round) if self._cooling is not None else ""
             taken_back = (result.disturbed if result is not None else "") or hot
         told = self._agree(outcome, reason, taken_back, planned, spans, result)
         taken_back = told.taken_back if outcome == "ok" else ""
-        self.end(outcome, reason or taken_back, spans, result, planned, "discarded" if taken_back else "")
+        kind = "discarded" if taken_back else "partial" if self._is_partial(planned) else ""
+        self.end(outcome, reason or taken_back, spans, result, planned, kind)
+        if outcome == "ok" and not taken_back:
+            self._batches.finished(planned.case, planned.round, self._taken)
         if told.outcome != "ok" or spans is None:
             self._give_up(planned, told.outcome, told.reason)
             return None
         if planned.kind == "cold":
             self._schedule.cold_started()
-        if result is not None and case.id not in self._own_ids:
-            self._own_ids[case.id] = result.token_ids
+        if result is not None and (sized := self._sized(planned).id) not in self._own:
+            self._own[sized] = (self._taken, result.token_ids)
         if not self._ranks.leads:
             return spans
         if hot:
@@ -223,8 +263,14 @@ class Runs:
         return told
 
     def _give_up(self, planned: Planned, outcome: str, reason: str) -> None:
-        """A run did not go well: its case takes no further part, unless somebody cut it short or it was an extra."""
+        """A run did not go well: its case takes no further part, unless somebody cut it short, it was an extra, or
+        one of many inputs is to blame."""
         if outcome == "cancelled" or planned.kind == "profile":
+            return
+        if outcome == "broken-input":
+            if self._ranks.leads:
+                self._schedule.broken(planned)
+                self._journal.tell_schedule()
             return
         if self._ranks.leads:
             log.error("%s takes no further part: %s", planned.case.id, reason)
@@ -269,7 +315,19 @@ class Runs:
         self._schedule.retry(planned)
         self._journal.tell_schedule()
 
-    def _profile(self, pipeline: Pipeline, planned: Planned, inputs: tuple[str, ...], seed: int) -> None:
+    def _broken(self, broken: BrokenInput) -> tuple[str, str]:
+        """Outcome and reason of a run, an input of which cannot be read: it is left out from here on."""
+        reason = safe_text(str(broken), REASON_LIMIT)
+        if not self._batches.several:
+            return "failed", reason
+        known = broken.sequence is not None
+        for place in {self._taken[(broken.sequence or 0) % len(self._taken)]} if known else set(self._taken):
+            self._batches.broken[place] = reason
+            name = safe_text(self._batches.name([place]), NAME_LIMIT)
+            self._journal.write(BrokenItem(t=self._journal.now(), item=place, name=name, reason=reason, run=self._run))
+        return "broken-input", reason
+
+    def _profile(self, pipeline: Pipeline, planned: Planned, inputs: tuple[Input, ...], seed: int) -> None:
         """One run under the profiler. Whatever goes wrong with that is said, and harms nothing else."""
         from llava_tui.worker.microscope import Microscope
 
@@ -307,15 +365,16 @@ class Runs:
             raise Untrusted(reason)
 
     def _cross_check(
-        self, pipeline: Pipeline, case: Case, inputs: tuple[str, ...], seed: int, probe: Probe
+        self, pipeline: Pipeline, case: Case, inputs: tuple[Input, ...], seed: int, probe: Probe
     ) -> RunResult:
         """Compares the case's own tokens with those of the library's plain generate(). The result carries the
         reference's tokens. Raises :class:`Untrusted` where they differ."""
-        own = self._own_ids.get(case.id)
-        if own is None:
+        taken, own = self._own.get(case.id, ((), []))
+        if taken != self._taken:
             result = pipeline.run(case, inputs, seed, probe)
             self._trust(case, result)
-            own = self._own_ids[case.id] = result.token_ids
+            own = result.token_ids
+            self._own[case.id] = (self._taken, own)
         with hearing(self._control):  # The first token takes a whole prefill, and nothing of ours is on the model.
             reference = pipeline.reference(case, inputs, probe)
         if reference is None:

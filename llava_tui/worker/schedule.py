@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter, defaultdict, deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import Literal
 
 from llava_tui import events
 from llava_tui.plan import Case, Plan
 from llava_tui.units import counted
 from llava_tui.worker import selftest
+from llava_tui.worker.batches import Batches
 from llava_tui.worker.rules import (
     ROUNDS_LEAST,
     WARM_UP_LEAST,
@@ -46,15 +46,21 @@ class Schedule:
     Where the plan says ``auto``, what comes next depends on what was measured: :meth:`ran` is told of every run.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, batches: Batches | None = None) -> None:
         self.plan = plan
+        self.batches = batches or Batches(plan)
         self.cases: dict[str, Case] = {case.id: case for case in plan.cases()}
         self.dropped: dict[str, str] = {}
         """Cases that take no further part, and why."""
         self.skipped: set[str] = set()
         self.done = 0
-        self.rounds = plan.max_rounds if plan.rounds == "auto" else plan.rounds
+        self._auto = plan.rounds == "auto" and not self.batches.is_dataset
+        """Whether what was measured decides when it is enough."""
+        self.rounds = plan.max_rounds if self._auto else self._rounds_planned()
         """Rounds asked for in all; with ``auto`` the most there can be."""
+        self._planned_rounds = self.rounds
+        self.untold = False
+        """Whether runs were left out since the schedule was told."""
         self.over = False
         """The profiled run has begun: nothing is measured after it."""
         self._repeated: set[int] = set()
@@ -78,6 +84,13 @@ class Schedule:
         self._since: int | None = None
         self._rule: tuple[Rule, str] | None = None
         """What ended the rounds before all of them were run."""
+        self._waiting: deque[tuple[set[str], list[Planned]]] = deque()
+        """Groups of cases whose models are loaded later, and what is to be run of them before their rounds."""
+        self._away: set[str] = set()
+        """Cases whose models are not in memory."""
+        self._groups = 1
+        self._told: list[str] = []
+        """What ended the rounds of the groups before this one."""
         self._profiled = not plan.profile
         self._pending: deque[Planned] = deque()
         least = WARM_UP_LEAST if plan.warmup == "auto" else plan.warmup
@@ -90,6 +103,21 @@ class Schedule:
         self._plan_self_test()
         self._ahead = deque(range(self.rounds))
         """Rounds whose order is not drawn yet."""
+
+    def group(self, groups: Sequence[Sequence[str]]) -> None:
+        """Cases by what is in memory together, in the order in which it is loaded: those of a group interleave, and a
+        group's rounds are over before the next is loaded. Told once, before anything has run."""
+        first, *others = (set(group) for group in groups)
+        self._groups = len(groups)
+        for group in others:
+            self._waiting.append((group, [planned for planned in self._pending if planned.case.id in group]))
+        self._pending = deque(planned for planned in self._pending if planned.case.id in first)
+        self._away = self.cases.keys() - first
+        self._plan_self_test_again()
+
+    def is_away(self, case: str) -> bool:
+        """Whether the case's model is not in memory now: it comes later, or was given up for another."""
+        return case in self._away
 
     @property
     def active(self) -> list[Case]:
@@ -104,6 +132,7 @@ class Schedule:
     def take(self, now: int = 0) -> Planned | None:
         """The next run, counted as done; ``None`` at the end. Before anything else, and until one has succeeded
         (:meth:`cold_started`), a cold start of the first case. ``now`` (ns) is what a time limit is held against."""
+        self._leave_out_finished()
         while not self._pending and self._ahead and not self._enough(now):
             round_ = self._ahead.popleft()
             taking_part = self._taking_part()
@@ -111,6 +140,10 @@ class Schedule:
             self._pending.extend(Planned("measured", case, round_) for case in order if case.id in taking_part)
             self._begun += bool(self._pending)
             self._since = now if self._since is None else self._since
+            self._leave_out_finished()
+        if not self._pending and self._next_group():
+            self.done += 1
+            return Planned("load", self._pending[0].case)
         if not self._pending and not self._profiled and (case := self._first_case()) is not None:
             self._profiled = self.over = True
             self._pending.append(Planned("profile", case))
@@ -139,7 +172,7 @@ class Schedule:
         self._running = None
         if planned.round is not None and planned.round not in self._repeated:
             self._went_well.add(planned.round)
-        if planned.round is not None and self.plan.rounds == "auto" and self._rule is None:
+        if planned.round is not None and self._auto and self._rule is None:
             self._walls[case][planned.round] = wall
             for step, duration in steps.items():
                 if duration is not None:
@@ -160,6 +193,18 @@ class Schedule:
         self._running = None
         if planned.case.id in self._taking_part():
             self._pending.appendleft(planned)
+
+    def broken(self, planned: Planned) -> None:
+        """An input of the run cannot be read: once more without it, next, as far as anything of it is left."""
+        if self.batches.all_broken:
+            self._running = None
+            self._pending.clear()
+            self._ahead.clear()
+        elif planned.kind == "cold":  # It comes again by itself.
+            self._cold_taken = False
+            self._running = None
+        else:
+            self.retry(planned)
 
     def drop(self, case: str, why: str) -> None:
         """The case can take no further part (refused, failed)."""
@@ -194,10 +239,12 @@ class Schedule:
         """Runs that are still to come; the most there can be where a rule may end them earlier."""
         taking_part = self._taking_part()
         profile = 0 if self._profiled or self._first_case() is None else 1
-        return len(self._pending) + self._warm_ups_left() + len(self._ahead) * len(taking_part) + profile
+        ahead = self._measured_ahead(taking_part) + self._left_of_groups()
+        return len(self._pending) + self._warm_ups_left() + ahead + profile
 
     def event(self, t: int) -> events.Schedule:
         """The schedule as it stands."""
+        self.untold = False
         left = self.left()
         cold = 1 if left and not self._cold_started and not self._cold_taken else 0
         return events.Schedule(
@@ -212,7 +259,7 @@ class Schedule:
     @property
     def open_ended(self) -> bool:
         """Whether a rule may end the rounds before all of them were run."""
-        may = self.plan.time_limit_s is not None or (self.plan.rounds == "auto" and self._rule is None)
+        may = self.plan.time_limit_s is not None or (self._auto and self._rule is None)
         return may and bool(self._ahead)
 
     @property
@@ -221,9 +268,12 @@ class Schedule:
         limit = self.plan.time_limit_s
         if self._rule is not None:
             told = self._rule[1]
-        elif self.plan.rounds == "auto":
+        elif self._auto:
             within = f"±{self.plan.delta * 100:.3g} %"
             told = f"auto: until every step's interval is within {within}, at most {counted(self.rounds, 'round')}"
+        elif self.batches.is_dataset:
+            more = self.rounds - self._planned_rounds
+            told = self.batches.told() + (f" and {counted(more, 'round')} more" if more > 0 else "")
         else:
             told = counted(self.rounds, "round")
         told += f" and {counted(len(self._repeated), 'repeat')}" if self._repeated else ""
@@ -231,7 +281,7 @@ class Schedule:
 
     def ended(self, t: int, stopped: str = "") -> events.Ended:
         """Which rule ended measuring; ``stopped`` says who, where it was none."""
-        worst = self._widest() if self.plan.rounds == "auto" else None
+        worst = self._widest() if self._auto else None
         rule: Rule
         if stopped:
             rule, text = "stopped", stopped
@@ -239,12 +289,18 @@ class Schedule:
             rule, text = self._rule
         elif not self._taking_part():
             rule, text = "no case left", "every case failed or was left out"
-        elif self.plan.rounds != "auto":
+        elif self.batches.all_broken:
+            rule, text = "no case left", "no input can be read"
+        elif self.batches.is_dataset:
+            rule, text = "rounds", f"{self.batches.told()}, as planned"
+        elif not self._auto:
             rule, text = "rounds", f"{counted(self.rounds, 'round')}, as planned"
         elif self._settled():  # By the last round that there may be.
             rule, text = "interval", self._settled_text()
         else:
             rule, text = "cap", f"{counted(self.rounds, 'round')}, the most there may be{self._open_text()}"
+        if self._told:
+            text = f"in {self._groups} groups, one after the other: {'; '.join([*self._told, text])}"
         if worst is None or not math.isfinite(worst.width):
             return events.Ended(t=t, rule=rule, text=text, rounds=self._complete())
         where = f"{worst.step} of {worst.case}, ±{worst.width * 100:.2g} %"
@@ -258,9 +314,10 @@ class Schedule:
     def _enough(self, now: int) -> bool:
         """Whether a rule ends the rounds here, between two of them; those that a viewer asked for are kept."""
         limit = self.plan.time_limit_s
+        limit = limit / self._groups if limit is not None else None  # of each group alike
         if limit is not None and self._since is not None and now - self._since >= limit * 1e9:
             self._end_rounds("time limit", f"the time limit of {limit:g} s was reached", keep=0)
-        elif self.plan.rounds == "auto" and self._rule is None and self._begun >= ROUNDS_LEAST and self._settled():
+        elif self._auto and self._rule is None and self._begun >= ROUNDS_LEAST and self._settled():
             self._end_rounds("interval", self._settled_text(), keep=self._extra)
         return not self._ahead
 
@@ -306,8 +363,76 @@ class Schedule:
 
     def _warm_ups_left(self) -> int:
         """Warm-up runs that may still be needed beyond those that are planned."""
-        planned = Counter(one.case.id for one in self._pending if one.kind == "warm-up")
+        everything = [*self._pending, *(planned for _, waiting in self._waiting for planned in waiting)]
+        planned = Counter(one.case.id for one in everything if one.kind == "warm-up")
+        if self.batches.all_broken:
+            return 0
         return sum(max(0, WARM_UP_MOST - self._taken_warm.get(case, 0) - planned[case]) for case in self._warming)
+
+    # --- a data set --------------------------------------------------------------------------------------------------
+
+    def _rounds_planned(self) -> int:
+        """Of a data set as many as the case with the smallest batch needs for its passes."""
+        if self.batches.is_dataset:
+            return max(self.batches.rounds(case) for case in self.cases.values())
+        assert isinstance(self.plan.rounds, int)
+        return self.plan.rounds
+
+    def _leave_out_finished(self) -> None:
+        """Runs to come of which every item is done or broken, and those beyond their case's passes."""
+        while self._pending and (planned := self._pending[0]).kind == "measured" and self._is_over(planned):
+            self._pending.popleft()
+            self.untold = True
+
+    def _is_over(self, planned: Planned) -> bool:
+        round_ = planned.round
+        if round_ is None or not self.batches.is_dataset:
+            return False
+        if self.batches.rounds(planned.case) <= round_ < self._planned_rounds:
+            return True
+        return self.batches.alone and self.batches.is_over(planned.case, round_)
+
+    def _measured_ahead(self, taking_part: set[str]) -> int:
+        if not self.batches.is_dataset:
+            return len(self._ahead) * len(taking_part)
+        ends = [self.batches.rounds(case) for case in self.cases.values() if case.id in taking_part]
+        asked_for = sum(round_ >= self._planned_rounds for round_ in self._ahead) if self._extra else 0
+        first = self._ahead[0] if self._ahead else self._planned_rounds
+        # Those that are planned follow each other, from the first to the last.
+        return sum(max(0, end - first) for end in ends if first < self._planned_rounds) + asked_for * len(ends)
+
+    # --- groups ------------------------------------------------------------------------------------------------------
+
+    def _next_group(self) -> bool:
+        """Whether there is another group with anything to run; what follows is then of that one."""
+        while self._waiting:
+            group, waiting = self._waiting.popleft()
+            here = group - self.dropped.keys() - self.skipped
+            if not here or self.batches.all_broken:
+                continue
+            self._told.append(self._rule[1] if self._rule is not None else counted(self.rounds, "round"))
+            self._away = self.cases.keys() - group
+            self._pending.extend(waiting)
+            self._cold_started = self._cold_taken = False
+            self._rule = self._since = None
+            self._begun = self._extra = 0
+            self.rounds = self._next_round = self._planned_rounds
+            self._ahead = deque(range(self.rounds))
+            if self._self_test:  # Nothing before this could be tested on.
+                self._plan_self_test_again()
+            return True
+        return False
+
+    def _left_of_groups(self) -> int:
+        left = 0
+        for group, waiting in self._waiting:
+            if here := group - self.dropped.keys() - self.skipped:
+                rounds = sum(self._rounds_of(self.cases[case]) for case in here)
+                left += 2 + len(waiting) + rounds  # its load, and its cold start
+        return left
+
+    def _rounds_of(self, case: Case) -> int:
+        return self.batches.rounds(case) if self.batches.is_dataset else self._planned_rounds
 
     # --- small things ------------------------------------------------------------------------------------------------
 
@@ -320,33 +445,26 @@ class Schedule:
             for place, planned in enumerate(runs):
                 self._pending.insert(first + place, planned)
 
+    def _plan_self_test_again(self) -> None:
+        self._pending = deque(planned for planned in self._pending if planned.kind != "self-test")
+        self._plan_self_test()
+
     def _first_case(self) -> Case | None:
+        if self.batches.all_broken:
+            return None
         return next((case for case in self.cases.values() if case.id in self._taking_part()), None)
 
     def _taking_part(self) -> set[str]:
-        return self.cases.keys() - self.dropped.keys() - self.skipped
+        return self.cases.keys() - self.dropped.keys() - self.skipped - self._away
 
     def _remove(self, case: str) -> None:
+        for _, waiting in self._waiting:
+            waiting[:] = [planned for planned in waiting if planned.case.id != case]
         self._warming.pop(case, None)
         testing = self.self_testing
         self._pending = deque(planned for planned in self._pending if planned.case.id != case)
         if testing and not self.self_testing:
             self._plan_self_test()
-
-
-def inputs_of(plan: Plan, planned: Planned) -> tuple[str, ...]:
-    """The batch's inputs, round-robin: a round goes on where the one before it stopped, so that every input is used;
-    cold, warm-up and cross-check runs take the first."""
-    size = planned.case.batch
-    offset = (planned.round or 0) * size
-    return tuple(plan.inputs[(offset + place) % len(plan.inputs)] for place in range(size))
-
-
-def item_name(inputs: tuple[str, ...]) -> str:
-    """A short name of a run's inputs: "clip.mp4", "clip.mp4 +3"."""
-    distinct = list(dict.fromkeys(inputs))
-    name = PurePath(distinct[0]).name or distinct[0]
-    return name if len(distinct) == 1 else f"{name} +{len(distinct) - 1}"
 
 
 def run_seed(plan: Plan, run: int) -> int:

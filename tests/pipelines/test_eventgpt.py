@@ -80,7 +80,7 @@ def test_tokens_are_those_of_a_plain_generate(
     # A mean over space a slice, and one over time for each of the tower's 4 × 4 patches and its class token.
     assert result.image_tokens == case.frames + 17
     assert result.frames == case.frames * case.batch
-    before, after = pipeline._tokenize()
+    before, (after,) = pipeline._tokenize([pipeline.plan.prompt])
     assert result.prompt_tokens == len(before) + len(after) + case.frames + 17
 
 

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llava_tui.plan import from_dict
-from llava_tui.worker.schedule import Schedule, inputs_of, item_name, run_seed
+from llava_tui.worker.batches import Batches
+from llava_tui.worker.schedule import Schedule, run_seed
 
 CASES = ("f1-b1-n4", "f2-b1-n4", "f4-b1-n4")
 
@@ -96,11 +97,15 @@ def test_as_many_runs_as_were_promised(wishes, warmup):
 
 
 def test_every_input_is_used_in_turn():
-    plan = from_dict({"inputs": ["a", "b", "c"], "batch": [2], "rounds": 3})
-    rounds = [planned for planned in run_all(Schedule(plan)) if planned.kind == "measured"]
-    assert [inputs_of(plan, planned) for planned in rounds] == [("a", "b"), ("c", "a"), ("b", "c")]
-    assert item_name(("x/clip.mp4", "x/clip.mp4")) == "clip.mp4"
-    assert item_name(("x/clip.mp4", "y.mp4")) == "clip.mp4 +1"
+    plan = from_dict({"inputs": ["x/a", "y/b", "z/c"], "batch": [2], "rounds": 3})
+    batches = Batches(plan)
+    rounds = [planned for planned in run_all(Schedule(plan, batches)) if planned.kind == "measured"]
+    taken = [batches.of(planned.case, planned.round) for planned in rounds]
+    assert [batches.given(each) for each in taken] == [("x/a", "y/b"), ("z/c", "x/a"), ("y/b", "z/c")]
+    assert batches.name((0, 0)) == "a"
+    assert batches.name((1, 2)) == "b +1"
+    batches.broken[1] = "y/b: no such file"
+    assert batches.given(batches.of(rounds[1].case, 1)) == ("x/a", "z/c"), "what is broken is left out"
 
 
 def test_seeds_differ_from_run_to_run_and_come_back_with_the_plan():

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from llava_tui.events import Event, ModelFacts
-from llava_tui.pipelines.base import LLAVA_STAGES, RunResult
+from llava_tui.pipelines.base import LLAVA_STAGES, BrokenInput, RunResult, of_sequence
 from llava_tui.plan import Plan
 from llava_tui.session.control import CommandReader
+from llava_tui.session_files import Item
+from llava_tui.worker.batches import Batches, name_of
 from llava_tui.worker.clock import SimulatedClock
 from llava_tui.worker.control import Control
 from llava_tui.worker.course import Course
@@ -35,7 +38,9 @@ class FakePipeline:
         self.disturbed: set[tuple[str, int]] = set()
         """Runs (case, nth run of it) in which something is compiled."""
         self.closed = False
-        self.used: list[tuple[str, ...]] = []
+        self.used: list[tuple[Any, ...]] = []
+        self.broken: dict[str, str] = {}
+        """Inputs that cannot be read, by their names, and why."""
 
     def load(self, probe):
         if self.load_error is not None:
@@ -51,6 +56,11 @@ class FakePipeline:
 
     def run(self, case, inputs, seed, probe):
         self.used.append(inputs)
+        for sequence in range(case.batch):
+            with of_sequence(sequence):
+                given = inputs[sequence % len(inputs)]
+                if name_of(given) in self.broken:
+                    raise BrokenInput(name_of(given), self.broken[name_of(given)])
         count = self.counts[case.id] = self.counts.get(case.id, 0) + 1
         probe.begin("generate")
         probe.begin("generate.decode")
@@ -118,12 +128,17 @@ class MemoryStream:
 
 
 def make_course(
-    folder: Path, plan: Plan, stream: MemoryStream, vitals: Vitals | None = None, **faults: Any
+    folder: Path,
+    plan: Plan,
+    stream: MemoryStream,
+    vitals: Vitals | None = None,
+    items: Sequence[Item] = (),
+    **faults: Any,
 ) -> tuple[Course, FakePipeline, Control]:
     """A course over a fake pipeline on a clock that never sleeps."""
     clock = SimulatedClock(0)
     sink = EventSink(stream)  # type: ignore[arg-type]
-    schedule = Schedule(plan)
+    schedule = Schedule(plan, Batches(plan, items))
     control = Control(CommandReader(folder), sink.write, clock, schedule)
     pipeline = FakePipeline(clock, **faults)
 
