@@ -11,7 +11,7 @@ from llava_tui.analysis.footprint import Footprint, footprint
 from llava_tui.analysis.statistics import Summary
 from llava_tui.analysis.steps import StepRow, StepTable, case_ids, step_table
 from llava_tui.analysis.trust import Trust, badge
-from llava_tui.report import facts
+from llava_tui.report import facts, ranks
 from llava_tui.report.page import WATERMARK, interval
 from llava_tui.session.reader import SessionError, safe_text
 from llava_tui.session.store import SessionInfo
@@ -37,6 +37,7 @@ def as_text(info: SessionInfo, timeline: Timeline, case: str | None = None) -> s
     for id_ in [case] if case else case_ids(view):
         table = step_table(view, id_)
         lines = _table(table) + _footprint_lines(footprint(view, id_))
+        lines += ranks.lines(view, id_)
         blocks.append("\n".join(lines + trust_lines(badge(view, id_, info.status))))
     if profile := facts.profile_table(view):
         blocks.append("\n".join(profile))
@@ -60,7 +61,8 @@ def as_json(info: SessionInfo, timeline: Timeline, case: str | None = None) -> s
         "schedule": view.schedule,
         "facts": list(view.facts["event"]),
         "cases": [
-            _case_json(step_table(view, id_), footprint(view, id_)) | {"trust": badge(view, id_, info.status)}
+            _case_json(step_table(view, id_), footprint(view, id_))
+            | {"trust": badge(view, id_, info.status), "ranks": ranks.as_json(view, id_)}
             for id_ in ([case] if case else case_ids(view))
         ],
     }
@@ -107,7 +109,7 @@ def _head(info: SessionInfo, timeline: Timeline, view: View) -> list[str]:
     cores = (units.counted(header.host.cores, "core"),) if header.host.cores else ()
     lines.append("  host     " + " · ".join((*host, *cores)))
     lines.append(f"  started  {header.created}   lasted {units.clock(info.duration_ns)}   runs {_runs(info)}")
-    lines += facts.head(view)
+    lines += ranks.head(timeline) + facts.head(view)
     if timeline.corrupt:
         lost = units.counted(timeline.corrupt, "line")
         lines.append(f"  warning  left out: {lost} that could not be read")
