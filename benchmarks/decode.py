@@ -1,13 +1,13 @@
 """Step 1's decoding beside PyAV written out by hand: the same frames of the same clips, in turns.
 
 Run with ``python benchmarks/decode.py`` on a machine that does nothing else (ten minutes on two cores; ``--only mkv``
-for a part of it, ``taskset -c 0`` for one core, ``--cpu-time`` where others work beside). By hand there are four ways: *linear* decodes from the start up to the
-last frame wanted, *seek* seeks to the keyframe before each and rolls forward, both with PyAV's own threading (slices)
-and with ``AUTO`` (frames as well), all with one reformatter for all frames. They take the number of frames from the
-container where it says it, and count packets where it does not (mkv, webm); that the clips have a constant rate they
-are told. The quickest of them in a first look is what step 1 is measured against, in pairs of alternating order; a
-ratio is the median of the pairs', with its 95 % interval. All must give the same pixels. Exits 1 where a ratio is
-above the limit.
+for a part of it, ``taskset -c 0`` for one core, ``--cpu-time`` where others work beside). By hand there are four ways:
+*linear* decodes from the start up to the last frame wanted, *seek* seeks to the keyframe before each and rolls forward,
+both with PyAV's own threading (slices) and with ``AUTO`` (frames as well), all with one reformatter for all frames.
+They take the number of frames from the container where it says it, and count packets where it does not (mkv, webm);
+that the clips have a constant rate they are told. The quickest of them in a first look is what step 1 is measured
+against, in pairs of alternating order; a ratio is the median of the pairs', with its 95 % interval. All must give the
+same pixels. Exits 1 where a ratio is above the limit.
 """
 
 from __future__ import annotations

@@ -4,14 +4,14 @@ Two things decide how long that takes. *Where each frame is*: mp4 and avi list t
 at a constant rate nothing else is read. The list is believed as long as every frame comes at the time that it promises;
 else, and for every other container, the whole file is read through once without decoding, and what was read is kept to
 decode from. *What is decoded*: everything between two wanted frames, or only from the last keyframe before the second,
-whichever is less. A group ends with the packet of its last frame, so that the decoder need not be fed on until it lets
+whichever is less. A group ends with the packets of its wanted frames, so that the decoder need not be fed on until it lets
 go of that one.
 """
 
 from __future__ import annotations
 
 import bisect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -230,7 +230,7 @@ def _by_time(container: Any, stream: Any, index: _Index, check: Callable[[], Non
             packets = container.demux(stream)
         targets = iter(group)
         target = next(targets)
-        for frame in _frames(context, packets, group[-1].time, index.tolerance):
+        for frame in _frames(context, packets, [target.time for target in group], index.tolerance):
             check()
             decoded += 1
             if frame.pts is None or frame.pts > target.time + index.tolerance:
@@ -288,8 +288,10 @@ def _in_order(container: Any, stream: Any, index: _Index, check: Callable[[], No
     return Sampled(pictures, index.count, decoded, "linear", sorted(replaced + missing), _rate(stream))
 
 
-def _frames(context: Any, packets: Iterable[Any], last: int | None = None, tolerance: int = 0) -> Iterator[Any]:
-    """What the packets decode to; those that are damaged are left out. Ends with the packet of the time ``last``."""
+def _frames(context: Any, packets: Iterable[Any], times: Sequence[int] = (), tolerance: int = 0) -> Iterator[Any]:
+    """What the packets decode to; those that are damaged are left out. Ends when the packets of all ``times``, in
+    order, were decoded: one that is shown earlier may come later."""
+    left = len(times)
     try:
         for packet in packets:
             if not packet.size:
@@ -298,8 +300,11 @@ def _frames(context: Any, packets: Iterable[Any], last: int | None = None, toler
                 yield from context.decode(packet)
             except av.FFmpegError:
                 continue
-            if last is not None and packet.pts is not None and abs(packet.pts - last) <= tolerance:
-                break
+            if times and packet.pts is not None:
+                place = bisect.bisect_left(times, packet.pts - tolerance)
+                left -= place < len(times) and times[place] <= packet.pts + tolerance
+                if not left:
+                    break
         yield from context.decode(None)
     except av.FFmpegError:
         return
