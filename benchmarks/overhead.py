@@ -40,6 +40,7 @@ from llava_tui.worker.control import Control
 from llava_tui.worker.recorder import Recorder, SilentProbe
 from llava_tui.worker.schedule import Schedule
 from llava_tui.worker.sink import EventSink
+from llava_tui.worker.stage_memory import meter
 
 FEWEST_PAIRS = 20
 PROMISED = 0.01
@@ -113,7 +114,8 @@ def instrumented(pipeline: LlavaPipeline, case: Case, folder: Path, facts_device
         if control.stop_now:
             raise Cancelled
 
-    recorder = Recorder(pipeline.stages, clock, check, sink.write, pipeline.detokenize)
+    memory = meter(facts_device, pipeline)
+    recorder = Recorder(pipeline.stages, clock, check, sink.write, pipeline.detokenize, memory)
     number = 0
 
     def run() -> list[list[int]]:
