@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import socket
 from pathlib import Path
@@ -19,7 +20,8 @@ from llava_tui.plan import NAMED, Plan, PlanError, from_dict
 from llava_tui.session import store
 from llava_tui.tui import estimate as estimating
 from llava_tui.tui.estimate import estimate
-from llava_tui.tui.form import FIELDS, REAL, Form, shown
+from llava_tui.tui.form import Form, shown
+from llava_tui.tui.form_fields import FIELDS, REAL
 from llava_tui.tui.widgets.cells import width_of
 from llava_tui.tui.widgets.plan_page import Planned, draw_planned, span, time_in_words
 
@@ -120,6 +122,30 @@ def test_fields_that_mean_nothing_for_the_pipeline_keep_their_defaults() -> None
     assert form.plan() == Plan(pipeline="simulated", time_scale=0, faults=(KINDS["hang"](),))
     assert {field.name for field in form.fields()} & {"dtype", "model", "profile"} == set()
     assert next(field for field in FIELDS if field.name == "model").pipelines == REAL
+
+
+def test_every_field_of_a_plan_can_be_typed_and_groups_are_whole() -> None:
+    assert {field.name for field in FIELDS} == set(Plan.__struct_fields__)
+    groups = [name for name, _ in itertools.groupby(field.group for field in FIELDS)]
+    assert len(groups) == len(set(groups))
+
+
+def test_a_field_is_shown_where_it_means_something_and_wherever_it_says_something() -> None:
+    form = Form()
+    names = {field.name for field in form.fields()}
+    assert {"inputs", "max_rounds", "delta", "device_map"} <= names
+    assert "offload" not in names
+    for name, text in {"device_map": "auto", "dataset": "all.jsonl", "rounds": "10"}.items():
+        form.type(name, text)
+    names = {field.name for field in form.fields()}
+    assert "offload" in names
+    assert not {"inputs", "max_rounds", "delta"} & names
+    form.type("offload", "/big")
+    form.type("device_map", "none")
+    assert "offload" in {field.name for field in form.fields()}, "it would be refused, and nobody saw why"
+    with pytest.raises(PlanError, match="offload: only a device map") as refused:
+        form.plan()
+    assert form.wrong(refused.value) == "offload"
 
 
 def test_another_pipeline_has_its_own_frames_unless_they_were_typed() -> None:

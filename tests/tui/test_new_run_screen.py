@@ -122,10 +122,10 @@ async def test_fields_are_reached_and_turned_by_keys_alone(folder: Path) -> None
         assert shown.screen.form.plan().simulated_gpu == "a100"
         for _ in range(30):
             await shown.press("down")
-        assert shown.screen._fields.focused_name() == "faults"
+        assert shown.screen._fields.focused_name() == "tags"
         assert "faults" in shown.everything()  # scrolled into sight
         await shown.press("shift+tab", "tab")
-        assert shown.screen._fields.focused_name() == "faults"
+        assert shown.screen._fields.focused_name() == "tags"
         before = shown.part("plan")
         await shown.press("pagedown")
         assert shown.part("plan") != before

@@ -50,7 +50,8 @@ class NewRunScreen(StartingScreen):
     def __init__(self, folder: Path, values: dict[str, Any]) -> None:
         """``values``: a plan as a session's header keeps it; nothing: what was typed here last, else the defaults."""
         super().__init__(folder)
-        from llava_tui.tui.form import FIELDS, Form
+        from llava_tui.tui.form import Form
+        from llava_tui.tui.form_fields import FIELDS
 
         self.values = values
         self.form: Form = Form(values)
@@ -131,7 +132,7 @@ class NewRunScreen(StartingScreen):
             if event.name == "pipeline":
                 for name, widget in self._fields.all.items():
                     widget.value = self.form.texts[name]
-                self._fields.show_only([field.name for field in self.form.fields()])
+            self._fields.show_only([field.name for field in self.form.fields()])
             self._changed()
 
     def _changed(self) -> None:

@@ -20,7 +20,7 @@ from llava_tui.tui.widgets.cells import TEXT, Line, fit, left
 from llava_tui.tui.widgets.page import Page
 
 if TYPE_CHECKING:
-    from llava_tui.tui.form import Field
+    from llava_tui.tui.form_fields import Field
 
 LABEL = 15
 
@@ -75,7 +75,7 @@ class TextField(Input):
     """A line that is typed into."""
 
     def __init__(self, field: Field, text: str) -> None:
-        paths = field.name in ("inputs", "model")
+        paths = field.name in ("inputs", "model", "dataset", "offload")
         self.known = Suggested(field.choices, paths)
         super().__init__(text, compact=True, select_on_focus=False, suggester=self.known, id=f"field-{field.name}")
         self.field = field
@@ -165,15 +165,23 @@ class Fields(VerticalScroll, can_focus=False, inherit_bindings=False):
 
     def on_mount(self) -> None:
         """The names beside them."""
-        self._draw()
+        self._arrange()
 
     def show_only(self, names: Sequence[str]) -> None:
         """Hides the others."""
         if list(names) != self._shown:
             self._shown = list(names)
-            for name, widget in self.all.items():
-                widget.display = name in names
-            self._draw()
+            self._arrange()
+
+    def _arrange(self) -> None:
+        """A line is left for the heading of each group but the first, which the screen's own is above."""
+        before = ""
+        for name, widget in self.all.items():
+            widget.display = name in self._shown
+            group = widget.field.group
+            widget.styles.margin = (int(widget.display and before not in ("", group)), 0, 0, 0)
+            before = group if widget.display else before
+        self._draw()
 
     def mark_wrong(self, name: str) -> None:
         """The field that something is wrong with; "" for none."""
@@ -198,13 +206,18 @@ class Fields(VerticalScroll, can_focus=False, inherit_bindings=False):
     def _draw(self) -> None:
         names = self._names
         here = self.focused_name()
-        names.styles.height = len(self._shown)
         lines: list[Line] = []
+        group = ""
         for name in self._shown:
+            field = self.all[name].field
+            if group not in ("", field.group):
+                lines.append([(left(f"─ {field.group} ".ljust(LABEL - 1, "─"), LABEL), "track")])
+            group = field.group
             mark = "✗" if name == self._wrong else "▸" if name == here else " "
             style = "bad" if name == self._wrong else "strong" if name == here else "dim"
-            lines.append([(left(f"{mark} {self.all[name].field.title}", LABEL), style)])
-        if names.size.height == len(self._shown):
+            lines.append([(left(f"{mark} {field.title}", LABEL), style)])
+        names.styles.height = len(lines)
+        if names.size.height == len(lines):
             names.show(lines)
         else:
             names.begin(lines)
