@@ -359,7 +359,8 @@ class Runs:
         self._journal.write(Profile(t=self._journal.now(), run=run, case=case.id, problem=problem))
 
     def _trust(self, case: Case, result: RunResult) -> None:
-        if result.vision_calls not in (None, 1):
+        encoded = 0 if result.frames == 0 else 1  # text alone: never
+        if result.vision_calls not in (None, encoded):
             reason = f"the vision tower ran {result.vision_calls} times in one run: step 3 would contain step 2 again"
             self.untrusted[case.id] = reason
             raise Untrusted(reason)
