@@ -141,7 +141,8 @@ def _matched(a: Side, b: Side) -> list[tuple[str, str]]:
 
 def _method(a: list[Measures], b: list[Measures]) -> Method:
     if len(a) == len(b) == 1:
-        return "paired rounds" if _one_session(a, b) and _shared_rounds(a[0], b[0])[0].size else "single session"
+        together = _one_session(a, b) and not apart(a[0].view, a[0].case, b[0].case)
+        return "paired rounds" if together and _shared_rounds(a[0], b[0])[0].size else "single session"
     return "sessions" if min(len(a), len(b)) >= SESSIONS else "single session"
 
 

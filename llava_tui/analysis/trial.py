@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from llava_tui.analysis.advice import Advice
+from llava_tui.analysis.loads import apart
 from llava_tui.analysis.measures import measures
 from llava_tui.analysis.roofline import case_value
 from llava_tui.analysis.steps import case_ids
 from llava_tui.analysis.trust import Trust, badge
-from llava_tui.analysis.verdict import DELTA, Decision, Estimate, decide, paired
+from llava_tui.analysis.verdict import DELTA, Decision, Estimate, decide, paired, single
 from llava_tui.session.timeline import View
 
 
@@ -70,10 +71,12 @@ def prove(view: View, advice: Advice, doubt: str = "") -> Proof:
     by_value = {case_value(view, case, change.axis): case for case in case_ids(view)}
     estimate: Estimate | None = None
     if change.before in by_value and change.after in by_value:
-        before, after = _paired_times(view, by_value[change.before], by_value[change.after])
+        both = by_value[change.before], by_value[change.after]
+        is_apart = apart(view, *both)
+        before, after = (measures(view, case).wall for case in both) if is_apart else _paired_times(view, *both)
         if advice.metric == "wall per sequence":
             after = after * _batch(view, by_value[change.before]) / _batch(view, by_value[change.after])
-        estimate = paired(before, after)
+        estimate = single(before, after) if is_apart else paired(before, after)
     badges = [badge(view, by_value[value]) for value in (change.before, change.after) if value in by_value]
     worst = max(badges, key=lambda each: each.grade or "", default=None)
     decision = decide(estimate, estimate.p, 1, DELTA) if estimate is not None else None

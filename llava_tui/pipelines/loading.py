@@ -50,6 +50,9 @@ class LoadedModel:
         self._transformers: Any = None
         self._wanted = Load("none", "none", "auto")
         self._held: dict[Load, Held] = {}
+        self._came_of: dict[Load, dict[str, Any]] = {}
+        self._first: ModelFacts | None = None
+        """Facts of the model that was loaded first: they are the session's."""
         self._together: tuple[tuple[Load, ...], ...] = ()
         self._settings: Settings | None = None
         self._caches = StaticCaches()
@@ -88,7 +91,12 @@ class LoadedModel:
                 self._settings = Settings(self._torch, self._held, self.plan, scaling)
                 compiling.allow(self.plan)
         self.model, self.device = self._held[first].model, self._held[first].device
-        return self._facts(self._torch, folder if self._is_built else folder or models.resolve(self.plan.model))
+        for each in self._held:
+            self._came_of[each] = self._load_facts(each)
+        if self._first is None:
+            source = folder if self._is_built else folder or models.resolve(self.plan.model)
+            self._first = self._facts(self._torch, source)
+        return msgspec.structs.replace(self._first, extra=self._first.extra | {"loads": self._loads()})
 
     @property
     def groups(self) -> tuple[tuple[str, ...], ...]:
@@ -132,8 +140,8 @@ class LoadedModel:
         loads = self.plan.loads()
         if len(loads) == 1:
             return (loads,)
-        if "WORLD_SIZE" in os.environ:  # Every rank is to come to the same, whatever memory it has.
-            return tuple((load,) for load in loads)
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # Ranks are to come to the same, whatever memory each has.
+            return (loads,)
         held = self._held[first]
         empty = self._empty()
         sizes = {load: quantization.size(empty, load.quantization, self._width(load)) for load in loads}
@@ -298,7 +306,6 @@ class LoadedModel:
                 "quantization": next(iter(self._held)).quantization,
                 "device_map": _places(model),
                 "devices": sorted({place for held in self._held.values() for place in _devices(held)}),
-                "loads": [self._load_facts(*each) for each in self._in_groups()],
                 **self._set_for_all(),
                 "folder": str(folder or ""),
                 **({"weights": f"random, from seed {self.plan.seed}"} if self._is_built else {}),
@@ -306,20 +313,23 @@ class LoadedModel:
             },
         )
 
-    def _in_groups(self) -> list[tuple[int, Load]]:
-        return [(group, load) for group, loads in enumerate(self._together) for load in loads]
+    def _loads(self) -> list[dict[str, Any]]:
+        """What each model is loaded as, which cases run on it, and, once it was in memory, what came of it."""
+        cases = self.plan.cases()
+        return [
+            {"load": str(load), "group": group, "cases": [case.id for case in cases if self.plan.load_of(case) == load]}
+            | self._came_of.get(load, {})
+            for group, loads in enumerate(self._together)
+            for load in loads
+        ]
 
-    def _load_facts(self, group: int, load: Load) -> dict[str, Any]:
-        """What a model is loaded as, which cases run on it, and, once it is in memory, what came of it."""
-        cases = [case.id for case in self.plan.cases() if self.plan.load_of(case) == load]
-        told: dict[str, Any] = {"load": str(load), "group": group, "cases": cases}
-        if (held := self._held.get(load)) is not None:
-            told |= {
-                "dtype": str(held.model.dtype).removeprefix("torch."),
-                "weights_bytes": quantization.taken(held.model),
-                "device_map": _places(held.model),
-            }
-        return told
+    def _load_facts(self, load: Load) -> dict[str, Any]:
+        model = self._held[load].model
+        return {
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "weights_bytes": quantization.taken(model),
+            "device_map": _places(model),
+        }
 
     def _set_for_all(self) -> dict[str, Any]:
         """What the plan says once for every case, and no model has by itself."""

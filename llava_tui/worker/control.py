@@ -167,6 +167,8 @@ class Control:
             return False, problem
         if self._schedule.over:
             return False, LAST_RUN
+        if self._schedule.is_away(case):
+            return False, f"{case}: its model is not in memory now"
         self._schedule.repeat(case)
         return True, f"{case}: one run more"
 

@@ -12,9 +12,10 @@ import os
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 import msgspec
 
@@ -31,6 +32,7 @@ from llava_tui.worker.journal import Journal
 from llava_tui.worker.listener import Listener, hearing
 from llava_tui.worker.memory import free
 from llava_tui.worker.outcome import REASON_LIMIT, failure, named
+from llava_tui.worker.past import Past
 from llava_tui.worker.porter import Porter
 from llava_tui.worker.ranks import Over, RankLost, Ranks
 from llava_tui.worker.recorder import Recorder
@@ -76,7 +78,7 @@ class Course:
     ``open_pipeline`` is called when control is heard already; it may raise :class:`PipelineError` or ``ImportError``.
     ``vitals`` are the readings of whoever watches the machine, ``folder`` takes what does not go into a stream.
     ``call_porter`` forks whoever answers while the model loads; without it a thread does. ``ranks``: who measures this
-    session too, if this is not the only one.
+    session too, if this is not the only one; ``past``: what another worker of this session did before.
     """
 
     def __init__(
@@ -93,11 +95,12 @@ class Course:
         folder: Path | None = None,
         call_porter: Callable[[], Porter] | None = None,
         ranks: Ranks | None = None,
+        past: Past | None = None,
     ) -> None:
         self._journal = journal = Journal(sink, clock, schedule)
         cooling = Cooling(vitals, clock) if vitals is not None and plan.cool_down else None
         self._ranks = ranks or Ranks()
-        self._runs = Runs(plan, journal, control, schedule, cooling, folder, self._ranks)
+        self._runs = Runs(plan, journal, control, schedule, cooling, folder, self._ranks, past)
         self._plan = plan
         self._open_pipeline = open_pipeline
         self._pipeline: Pipeline | None = None
@@ -111,6 +114,10 @@ class Course:
         self._call_porter = call_porter
         self._model: ModelFacts | None = None
         self._loading = 0
+        self._load_run = 0
+        self._past = past
+        self._loaded = 0
+        """The group of models that is in memory."""
         self._loaded_from = 0
         self._load_before = 0.0
         """Load average before anything of ours ran."""
@@ -192,6 +199,7 @@ class Course:
         self._ranks.listen = self._control.poll
         self._ranks.ending = lambda: bool(self._control.stop_now)
         self._leave_out(refused)
+        self._group(pipeline)
         while True:
             self._telemetry.watch()
             self._sink.require()
@@ -200,6 +208,9 @@ class Course:
             self._conclude(planned)
             if planned is None:
                 return self._verdict()
+            if planned.kind == "load":
+                self._load_next(pipeline, planned)
+                continue
             self._ranks.begin(planned)
             self._enter(STATES[planned.kind])
             self._runs.execute(pipeline, planned)
@@ -237,18 +248,43 @@ class Course:
 
     # --- loading -----------------------------------------------------------------------------------------------------
 
-    def _load(self, pipeline: Pipeline) -> str:
-        """Run 0. Returns why it failed, or ""."""
+    def _group(self, pipeline: Pipeline) -> None:
+        """Where memory does not hold all models together, their cases run one group after the other, and that is
+        said."""
+        groups = _groups(pipeline)
+        if len(groups) > 1:
+            self._schedule.group(groups)
+            log.warning(
+                "the models of %d cases do not fit into memory together: they are loaded in %d groups, one after the "
+                "other; cases of different groups do not interleave",
+                *(len(self._schedule.cases), len(groups)),
+            )
+            self._journal.tell_schedule()
+
+    def _load_next(self, pipeline: Pipeline, planned: Planned) -> None:
+        """The models of the group that ``planned`` is of. A group that cannot be loaded takes no part."""
+        number = next(place for place, cases in enumerate(_groups(pipeline)) if planned.case.id in cases)
+        with Listener(self._control, self._stop_while_loading):
+            problem = self._load(pipeline, number)
+        here = [case.id for case in self._schedule.active if not self._schedule.is_away(case.id)]
+        self._leave_out(dict.fromkeys(here, problem) if problem else self._refused(pipeline).refused)
+
+    def _load(self, pipeline: Pipeline, group: int = 0) -> str:
+        """A run of its own; the first is run 0. Returns why it failed, or ""."""
         self._enter("loading")
-        self._write(StageTree(t=self._now(), stages=[*LOAD_STAGES, *pipeline.stages]))
+        if not group:
+            self._write(StageTree(t=self._now(), stages=[*LOAD_STAGES, *pipeline.stages]))
+        self._load_run = run = self._runs.loading() if group or self._past is not None else 0
+        # Pipelines with one group, all but those of real models, know of no others.
+        load: Callable[..., ModelFacts] = partial(cast(Any, pipeline).load, group=group) if group else pipeline.load
         memory = None if self._plan.pipeline == "simulated" else host_meter()
         recorder = Recorder(LOAD_STAGES, self._journal.clock, lambda: None, self._write, meter=memory)
         with self._last_word:
-            self._write(RunStart(t=self._now(), run=0, kind="load"))
+            self._write(RunStart(t=self._now(), run=run, kind="load"))
             self._loading = self._now()
-        recorder.start(0)
+        recorder.start(run)
         try:
-            facts = pipeline.load(recorder)
+            facts = load(recorder)
         except StreamLost:
             raise
         except Exception as error:  # noqa: BLE001 - a model may fail to load in any way
@@ -268,11 +304,12 @@ class Course:
         self._write(msgspec.structs.replace(facts, t=self._now()))
         if self._vitals is not None:
             self._vitals.model_on(facts.device, str(facts.extra.get("gpu_uuid", "")))
-        self._journal.clock = self._journal.clock.on(facts.device)
+        if not group:
+            self._journal.clock = self._journal.clock.on(",".join(facts.extra.get("devices") or [facts.device]))
         if isinstance(self._journal.clock, BlindDeviceClock):
             log.warning("%s has no timed events: device stages cannot be told apart", facts.device)
         self._runs.loaded(pipeline, facts.device)
-        self._model = facts
+        self._model, self._loaded = facts, group
         return ""
 
     def _stop_while_loading(self) -> None:
@@ -284,7 +321,8 @@ class Course:
         with self._last_word, contextlib.suppress(StreamLost):
             now = self._now()
             if start := self._loading:
-                self._write(RunEnd(t=now, run=0, outcome="cancelled", reason=reason, start=start, wall=now - start))
+                run = self._load_run
+                self._write(RunEnd(t=now, run=run, outcome="cancelled", reason=reason, start=start, wall=now - start))
             self._write(StateChange(t=now, state="stopped", reason=reason))
             self._sink.sync()
             self._ranks.dismiss()
@@ -292,9 +330,7 @@ class Course:
 
     def _preflight(self, pipeline: Pipeline) -> dict[str, str]:
         """What the machine is like, and which cases cannot run, and why."""
-        refused = {case.id: problem for case in self._schedule.active if (problem := pipeline.check_case(case))}
-        fits = self._room(pipeline, refused)
-        refused |= fits.refused
+        fits = self._refused(pipeline)
         if self._vitals is not None:
             deadline = time.monotonic() + TELEMETRY_WAIT_S
             self._vitals.read()
@@ -310,16 +346,20 @@ class Course:
         if simulated or not self._plan.self_test:
             why = "simulated: measuring takes no simulated time" if simulated else "the plan leaves it out"
             self._write(SelfTest(t=self._now(), reason=why))
-        return refused
+        return fits.refused
 
-    def _room(self, pipeline: Pipeline, refused: dict[str, str]) -> Room:
-        """What does not fit into memory of the cases that can run."""
+    def _refused(self, pipeline: Pipeline) -> Room:
+        """Which cases cannot run, of those whose models are in memory: what is against them, and what does not fit."""
+        groups = _groups(pipeline)
+        here = set(groups[self._loaded]) if groups else set(self._schedule.cases)
+        active = [case for case in self._schedule.active if case.id in here]
+        refused = {case.id: problem for case in active if (problem := pipeline.check_case(case))}
         if (model := self._model) is None:
-            return Room()
-        cases = [case for case in self._schedule.active if case.id not in refused]
+            return Room(refused)
+        cases = [case for case in active if case.id not in refused]
         found = room(self._plan, cases, model, free(model.device, pipeline))
-        self._runs.needs = found.needs
-        return found
+        self._runs.needs = {**self._runs.needs, **found.needs}
+        return Room(refused | found.refused, found.warnings)
 
     def _leave_out(self, refused: dict[str, str]) -> None:
         """Once the porter is relieved: until then the schedule here is to stay as it was where they parted."""
@@ -337,3 +377,8 @@ class Course:
             self._sink.require()
             self._journal.clock.wait(PAUSE_S)
             self._control.poll()
+
+
+def _groups(pipeline: Pipeline) -> Sequence[Sequence[str]]:
+    """Cases by the models that are in memory together; empty where the pipeline has one model."""
+    return getattr(pipeline, "groups", ())

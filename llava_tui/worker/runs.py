@@ -31,6 +31,7 @@ from llava_tui.worker.outcome import (
     footprint,
     with_footprint,
 )
+from llava_tui.worker.past import Past
 from llava_tui.worker.ranks import Over, RankLost, Ranks, Word
 from llava_tui.worker.recorder import BareProbe, Recorder, Spans
 from llava_tui.worker.schedule import Planned, Schedule, run_seed
@@ -62,8 +63,9 @@ class Runs:
         cooling: Cooling | None,
         folder: Path | None,
         ranks: Ranks | None = None,
+        past: Past | None = None,
     ) -> None:
-        self.summary = Summary()
+        self.summary = past.summary if past is not None else Summary()
         self.untrusted: dict[str, str] = {}
         """Cases whose figures would not mean what they say, and why."""
         self.needs: dict[str, Needs] = {}
@@ -75,7 +77,7 @@ class Runs:
         self._cooling = cooling
         self._folder = folder
         self._ranks = ranks or Ranks()
-        self._run = 0
+        self._run = past.run if past is not None else 0
         self._ended = 0
         """The last run that has its closing event."""
         self._run_start = journal.now()
@@ -99,6 +101,11 @@ class Runs:
         write, clock = self._journal.write, self._journal.clock
         memory = meter(device, pipeline)
         self._recorder = Recorder(pipeline.stages, clock, self._check, write, pipeline.detokenize, memory)
+
+    def loading(self) -> int:
+        """The number of a run that loads another model."""
+        self._run += 1
+        return self._run
 
     def self_test(self) -> SelfTest | None:
         """What the self-test's runs since the last call say; ``None`` where there were none."""
@@ -322,7 +329,7 @@ class Runs:
             return "failed", reason
         known = broken.sequence is not None
         for place in {self._taken[(broken.sequence or 0) % len(self._taken)]} if known else set(self._taken):
-            self._batches.broken[place] = reason
+            self._batches.leave_out(place, reason)
             name = safe_text(self._batches.name([place]), NAME_LIMIT)
             self._journal.write(BrokenItem(t=self._journal.now(), item=place, name=name, reason=reason, run=self._run))
         return "broken-input", reason

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ def record(
     )
     t = run = 0
     together = [[name] for name in cases] if apart else [list(cases)]
-    for round_, group in enumerate(group for group in together for _ in range(rounds)):
+    for group, round_ in itertools.product(together, range(rounds)):
         for name in chance.permutation(group):
             run += 1
             t += MS

@@ -185,8 +185,8 @@ def test_models_that_do_not_fit_together_are_loaded_one_after_another(tiny: Path
     same_tokens(pipeline, first, clip)
     assert "its model is not loaded now" in pipeline.check_case(second)
     facts = pipeline.load(RecordingProbe(), group=1)
-    assert facts.dtype == "bfloat16"
-    assert [each.get("dtype") for each in facts.extra["loads"]] == [None, "bfloat16"]
+    assert [each.get("dtype") for each in facts.extra["loads"]] == ["float32", "bfloat16"]
+    assert facts.dtype == "float32", "the session's facts are those of the first"
     same_tokens(pipeline, second, clip)
 
 
