@@ -21,8 +21,8 @@ def media_of(clips: list[Frames], wanted: str, processor: Any) -> str:
     """How frames are given: ``video`` (the frames of an input as one), ``image`` (each as a picture), or ``text``
     where there are none. ``wanted`` is one of :data:`llava_tui.plan.MEDIA`.
 
-    ``auto`` is video where the family has a road for it and every input of the batch is one. Raises
-    :class:`PipelineError` where a video is wanted and cannot be.
+    ``auto`` is video where the family has a road for it and every input of the batch is one: a video, or a folder of
+    its frames. Raises :class:`PipelineError` where a video is wanted and cannot be.
     """
     if not clips:
         return "text"
@@ -33,7 +33,7 @@ def media_of(clips: list[Frames], wanted: str, processor: Any) -> str:
     if wanted == "video" and not alike:
         raise PipelineError("media: the pictures of a video have to be of one size; use --media image")
     if wanted == "auto":
-        moving = all(clip.sampling != "files" or clip.total > 1 for clip in clips)
+        moving = all(not clip.separate and (clip.sampling != "files" or clip.total > 1) for clip in clips)
         return "video" if road and alike and moving else "image"
     return wanted
 

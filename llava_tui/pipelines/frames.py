@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +53,8 @@ class Frames:
     """Indices that could not be decoded and were given the nearest later (or last) frame instead."""
     fps: float | None = None
     """Frames a second on average; ``None`` where the input has no time."""
+    separate: bool = False
+    """Whether they are pictures that were named one by one, not moments of one scene."""
 
 
 def probe_input(path: str) -> InputFacts:
@@ -86,7 +88,7 @@ def sample_frames(path: str | Path | Sequence[str], count: int, check: Callable[
         return uniform_indices(total, count)
 
     if not isinstance(path, (str, Path)):
-        return _sample_folder([resolve_input(each) for each in path], count, check)
+        return replace(_sample_folder([resolve_input(each) for each in path], count, check), separate=True)
     source = resolve_input(path)
     if source.is_dir():
         return _sample_folder(images.images_of(source), count, check)

@@ -17,6 +17,7 @@ from llava_tui.pipelines.base import LLAVA_STAGES, Cancelled, PipelineError
 from llava_tui.pipelines.checkpoints import synthesise_video
 from llava_tui.pipelines.llava import LlavaPipeline
 from llava_tui.plan import Case, Plan
+from llava_tui.session_files import Item
 from llava_tui.worker.clock import HostClock
 from llava_tui.worker.recorder import Recorder
 
@@ -161,11 +162,12 @@ def test_left_alone_a_family_is_given_what_it_was_made_for(
     for number in range(2):
         Image.new("RGB", (60, 50), (200, 90 * number, 20)).save(tmp_path / "alike" / f"{number}.png")
         Image.new("RGB", (60, 50 + 10 * number), (20, 90, 20)).save(tmp_path / "mixed" / f"{number}.png")
-    inputs = {
+    inputs: dict[Any, str] = {
         videos[0]: road,
         str(tmp_path / "alike"): road,
         str(tmp_path / "mixed"): "image",
         str(tmp_path / "alike" / "0.png"): "image",
+        Item(tuple(str(tmp_path / "alike" / f"{number}.png") for number in range(2))): "image",
     }
     pipeline = of(family)
     for path, media in inputs.items():
@@ -173,7 +175,7 @@ def test_left_alone_a_family_is_given_what_it_was_made_for(
             case = Case(frames, 1, 2)
             result = pipeline.run(case, (path,), 0, RecordingProbe())
             assert result.token_ids == pipeline.reference(case, (path,), RecordingProbe())
-            alone = frames == 1 and path.endswith("mixed")  # one picture is alike
+            alone = frames == 1 and path == str(tmp_path / "mixed")  # one picture is alike
             assert result.facts["media"] == (road if alone else media)
 
 
