@@ -25,7 +25,7 @@ SUFFIXES = frozenset(
 MOST_PIXELS = 1 << 27
 """Of one picture: 400 MB in RGB. A small file may unpack to more than there is memory."""
 
-_UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+_UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error)
 """What Pillow raises of damaged files."""
 _ANIMATED = frozenset({"GIF", "WEBP", "PNG"})
 
@@ -65,9 +65,7 @@ def read(
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(file) as image:
             if image.width * image.height > MOST_PIXELS:
-                raise BrokenInput(
-                    file, f"{image.width:,} × {image.height:,} pixels are too many ({MOST_PIXELS:,}); make it smaller"
-                )
+                raise Image.DecompressionBombError
             total = getattr(image, "n_frames", 1) if image.format in _ANIMATED else 1
             pictures = {}
             for number in sorted(set(choose(total))):
@@ -77,6 +75,8 @@ def read(
                 pictures[number] = _rgb(file, image)
             # Each is drawn over the one before, so that those between were decoded as well.
             return pictures, total, max(pictures) + 1
+    except Image.DecompressionBombError:
+        raise BrokenInput(file, f"has too many pixels ({MOST_PIXELS:,} at most); make it smaller") from None
     except _UNREADABLE as error:
         raise BrokenInput(file, f"not an image that can be read ({why(error)}); save it again as PNG or JPEG") from None
 

@@ -4,8 +4,8 @@ Two things decide how long that takes. *Where each frame is*: mp4 and avi list t
 at a constant rate nothing else is read. The list is believed as long as every frame comes at the time that it promises;
 else, and for every other container, the whole file is read through once without decoding, and what was read is kept to
 decode from. *What is decoded*: everything between two wanted frames, or only from the last keyframe before the second,
-whichever is less. A group ends with the packets of its wanted frames, so that the decoder need not be fed on until it lets
-go of that one.
+whichever is less. A group ends with the packets of its wanted frames, so that the decoder need not be fed on until
+it lets go of the last.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def sample(source: Path, choose: Callable[[int], list[int]], check: Callable[[],
     Raises :class:`BrokenInput` if nothing can be decoded.
     """
     with _opened(source) as (container, stream):
-        index = _listed(stream, choose)
+        index = None if _has_no_times(container, stream) else _listed(stream, choose)
         sampled = _by_time(container, stream, index, check) if index else None
     if sampled is None:
         with _opened(source) as (container, stream):
@@ -194,7 +194,7 @@ def _read_through(
     if kept > _KEPT_BYTES:
         packets = []
     wanted = sorted(set(choose(count)))
-    if not keys or len(times) != count or len(set(times)) != count:
+    if _has_no_times(container, stream) or not keys or len(times) != count or len(set(times)) != count:
         return _Index(count, wanted, [], packets=packets)
     times.sort()
     keys.sort()
@@ -205,6 +205,11 @@ def _read_through(
         start = place if packets else shown
         targets.append(_Target(number, times[number], key, start if key else 0))
     return _Index(count, wanted, targets, packets=packets)
+
+
+def _has_no_times(container: Any, stream: Any) -> bool:
+    """avi knows when a frame is decoded and not when it is shown: where the two differ, its times are made up."""
+    return container.format.name == "avi" and bool(stream.codec_context.has_b_frames)
 
 
 # --- what is decoded -----------------------------------------------------------------------------------------------
@@ -322,9 +327,20 @@ class _Painter:
         array = converted.to_ndarray()
         if converted is frame:
             array = array.copy()  # It was the decoder's own.
-        # FFmpeg's angle is the counter-clockwise turn that puts the picture upright; so is rot90's.
-        turns = round(frame.rotation / 90) % 4
-        return np.ascontiguousarray(np.rot90(array, turns) if turns else array)
+        return np.ascontiguousarray(_upright(array, frame))
+
+
+def _upright(array: np.ndarray, frame: Any) -> np.ndarray:
+    """As the container's display matrix has it: x' = a·x + c·y, y' = b·x + d·y. Turned by quarters, and mirrored."""
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return array
+    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5]
+    if abs(a) < abs(b):
+        array, right, down = array.swapaxes(0, 1), c, b
+    else:
+        right, down = a, d
+    return array[:: -1 if down < 0 else 1, :: -1 if right < 0 else 1]
 
 
 # --- containers ----------------------------------------------------------------------------------------------------
@@ -349,9 +365,7 @@ def _opened(source: Path) -> Iterator[tuple[Any, Any]]:
         if stream.codec_context is None:
             raise BrokenInput(source, "its video codec is not known to this FFmpeg; re-encode it, as H.264 for one")
         if stream.width * stream.height > MOST_PIXELS:
-            raise BrokenInput(
-                source, f"{stream.width:,} × {stream.height:,} pixels are too many ({MOST_PIXELS:,}); make it smaller"
-            )
+            raise BrokenInput(source, f"has too many pixels ({MOST_PIXELS:,} at most); make it smaller")
         # Small frames are decoded sooner than they are handed from core to core.
         stream.thread_type = "AUTO" if _is_large(stream) else "SLICE"
         yield container, stream
