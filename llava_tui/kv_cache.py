@@ -1,9 +1,9 @@
 """How large a cache of keys and values is, from a model's config alone.
 
-A token takes, in each layer, a key and a value of ``head_dim`` numbers for every head that has its own (Kwon et al. 2023,
-"Efficient Memory Management for Large Language Model Serving with PagedAttention", section 3; with fewer heads of keys
-and values than of queries: Ainslie et al. 2023, "GQA"): ``2 × layers × kv_heads × head_dim × bytes``, for each sequence
-of the batch. A layer that looks back no further than a window keeps a window's tokens.
+A token takes, in each layer, a key and a value of ``head_dim`` numbers for every head that has its own (Kwon et al.
+2023, "Efficient Memory Management for Large Language Model Serving with PagedAttention", section 3; with fewer heads of
+keys and values than of queries: Ainslie et al. 2023, "GQA"): ``2 × layers × kv_heads × head_dim × bytes``, for each
+sequence of the batch. A layer that looks back no further than a window keeps a window's tokens.
 """
 
 from __future__ import annotations

@@ -50,6 +50,8 @@ def holding(device: str) -> dict[str, int]:
     """What is held right now, bytes: ``allocated`` and ``reserved`` by the device's allocator, ``free`` and ``total``
     of the device; on the CPU ``rss``, and what the machine has ``free``. Leaves out what does not answer."""
     found: dict[str, int] = {}
+    if device == "simulated":  # whose memory is not this machine's
+        return found
     torch = sys.modules.get("torch")
     if device.split(":")[0] in _NO_DEVICE or torch is None:
         with contextlib.suppress(psutil.Error):

@@ -54,6 +54,8 @@ def with_footprint(reason: str, told: dict[str, Any]) -> str:
     parts = [f"in {told['stage']}"] if "stage" in told else []
     if "allocated" in told:
         parts.append(f"{size(told['allocated'])} allocated, {size(told.get('reserved'))} reserved")
+    elif "allocated_peak" in told:
+        parts.append(f"{size(told['allocated_peak'])} allocated at most")
     elif "rss" in told:
         parts.append(f"{size(told['rss'])} resident")
     if "free" in told:

@@ -201,3 +201,19 @@ def test_text_and_ids_agree(bench):
     result, _, _ = bench.run(batch=2, new_tokens=200)
     assert result.text == [bench.pipeline.detokenize(ids) for ids in result.token_ids]
     assert len(result.text[0].split()) == 200
+
+
+def test_what_it_holds_adds_up_as_a_real_models_does():
+    """Weights by part, the cache against its formula, and a peak that is not below both together."""
+    bench = Bench()
+    model, _, _ = bench.load()
+    assert sum(part["parameters"] for part in model.extra["modules"]) == model.parameters
+    assert sum(part["bytes"] for part in model.extra["modules"]) == model.weights_bytes
+    for frames, batch in ((1, 1), (4, 3)):
+        bench.pipeline.allocator.take()
+        result, _, _ = bench.run(frames, batch, new_tokens=64)
+        allocated, reserved = bench.pipeline.allocator.take()
+        cached = result.facts["kv_cache_bytes"]
+        assert cached == result.facts["kv_cache_predicted"] == batch * (result.prompt_tokens + 63) * 524_288
+        assert model.weights_bytes + cached < allocated <= reserved
+        assert cached < bench.pipeline.memory_free

@@ -110,11 +110,10 @@ def test_a_case_that_had_too_little_says_what_was_held_and_where(
     (ended,) = (event for event in stream.of(RunEnd) if event.outcome == "out-of-memory")
     told = ended.facts["footprint"]
     assert told["stage"] == "generate.decode"
-    assert told["rss"] > 10e6
+    assert "rss" not in told, "the device is simulated: this machine's memory says nothing of it"
     assert ended.reason.startswith("out of memory: DefaultCPUAllocator")
-    assert "[in generate.decode; " in ended.reason
-    assert "resident" in ended.reason
-    assert "[in generate.decode; " in course.reason, "the session's last word says it too"
+    assert "[in generate.decode" in ended.reason
+    assert "[in generate.decode" in course.reason, "the session's last word says it too"
 
 
 class Lost:

@@ -107,15 +107,15 @@ def test_no_token_is_awaited_by_the_disk(start):
 
 
 def test_a_case_that_does_not_fit_is_left_out_and_the_others_go_on(start):
-    live = start(frames=[1, 8], simulated_gpu="rtx-4090", batch=[1, 64], rounds=2)
+    live = start(frames=[1, 8], simulated_gpu="rtx-4090", batch=[1, 32], rounds=2)
     assert live.end() == 0
     assert store.status(live.path) == "finished"
     assert any("f8-b1-n16 is left out" in line and "at most 7 frames fit" in line for line in live.log())
     (failed,) = live.runs(outcome="out-of-memory")
-    assert failed["case"] == "f1-b64-n16"
+    assert failed["case"] == "f1-b32-n16"
     assert "24.0 GiB on the NVIDIA GeForce RTX 4090" in failed["reason"]
     assert len(live.runs(kind="measured", case="f1-b1-n16", outcome="ok")) == 2
-    assert live.runs(kind="measured", case="f1-b64-n16") == []
+    assert live.runs(kind="measured", case="f1-b32-n16") == []
     last = list(live.timeline.states.rows())[-1]
     assert last["state"] == "closed"
     assert "3 of 4 cases failed" in last["reason"]
