@@ -1,14 +1,18 @@
-"""What each step and stage takes beside time: memory by the allocator's peaks, energy by the board's counter."""
+"""What each step and stage takes beside time: memory by the allocator's peaks or the resident set, energy by the
+board's counter."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from llava_tui.analysis.machine import gpus_of
-from llava_tui.analysis.measures import Measures, measures
+from llava_tui.analysis.measures import ALL_CASES, Measures, measures
 from llava_tui.analysis.statistics import Floats, Summary, summarize
+from llava_tui.events import ModelFacts
+from llava_tui.session.reader import safe_text
 from llava_tui.session.timeline import View
 
 WINDOWS = 8
@@ -35,6 +39,15 @@ class StageFootprint:
     samples, a step shorter than :data:`SHORTEST_NS` or than the time between two samples."""
     energy_error: float | None
     """Standard error of it, J."""
+    resident: Summary
+    """On the CPU: the worker's resident set when the stage was left, bytes."""
+    resident_peak: Summary
+    """Its peak within the stage, where the kernel tells it."""
+
+    @property
+    def peak(self) -> float | None:
+        """The most memory in the stage, bytes: allocated on an accelerator, resident on the CPU."""
+        return next((s.maximum for s in (self.allocated, self.resident_peak, self.resident) if s.n), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +60,32 @@ class Footprint:
     """The worker's resident memory at each run's end, bytes."""
     energy: float | None
     """Of the model's whole boards, J a run: a mean."""
+    cache: float | None = None
+    """Of keys and values at the end of the newest run, bytes."""
+    cache_predicted: float | None = None
+    """What the model's config says that it takes."""
+    short: dict[str, Any] = field(default_factory=dict)
+    """What was held when the case ran out of memory, bytes, and the ``stage`` in which it did; empty if it did not."""
+
+    weights: tuple[tuple[str, float], ...] = ()
+    """What each part of the model weighs, bytes, the largest first; empty where the session does not say."""
+
+    @property
+    def peak(self) -> float | None:
+        """The most memory in any stage, bytes: allocated on an accelerator, resident on the CPU."""
+        return max((row.peak for row in self.rows if row.peak is not None), default=self.rss.maximum)
+
+    @property
+    def is_resident(self) -> bool:
+        """Whether the peak is of the worker's resident set, not of an allocator."""
+        return not any(row.allocated.n for row in self.rows)
+
+    @property
+    def cache_difference(self) -> float | None:
+        """How much more the cache took than was predicted, relative to that."""
+        if self.cache is None or not self.cache_predicted:
+            return None
+        return self.cache / self.cache_predicted - 1
 
 
 def footprint(view: View, case: str) -> Footprint:
@@ -57,9 +96,45 @@ def footprint(view: View, case: str) -> Footprint:
     rows = []
     for path in of.paths:
         energy, error = energies.get(path, (None, None))
-        allocated, reserved = (summarize(of.stage(path, column)) for column in ("allocated", "reserved"))
-        rows.append(StageFootprint(path, titles[path], allocated, reserved, energy, error))
-    return Footprint(case, tuple(rows), summarize(of.column("rss")), run_energy(of))
+        allocated, reserved, resident, peak = (
+            summarize(of.stage(path, column)) for column in ("allocated", "reserved", "rss", "rss_peak")
+        )
+        rows.append(StageFootprint(path, titles[path], allocated, reserved, energy, error, resident, peak))
+    told = view.runs.value("facts", int(of.rows[-1])) if of.n else {}
+    return Footprint(
+        case,
+        tuple(rows),
+        summarize(of.column("rss")),
+        run_energy(of),
+        _bytes(told, "kv_cache_bytes"),
+        _bytes(told, "kv_cache_predicted"),
+        _short(view, case),
+        weights_of(view.model),
+    )
+
+
+def weights_of(model: ModelFacts | None) -> tuple[tuple[str, float], ...]:
+    """The parts of a model and their bytes, as far as they are well formed: a session is read, not trusted."""
+    told = model.extra.get("modules") if model is not None else None
+    parts = [part for part in told if isinstance(part, dict)] if isinstance(told, list) else []
+    known = [(safe_text(str(part.get("name"))), _bytes(part, "bytes")) for part in parts]
+    return tuple((name, size) for name, size in known if size)
+
+
+def _short(view: View, case: str) -> dict[str, Any]:
+    """The footprint of the case's last run that had too little memory; {} where none had."""
+    of_case = {} if case == ALL_CASES else {"case": case}
+    rows = np.flatnonzero(view.runs.where(outcome="out-of-memory", **of_case))
+    told = view.runs.value("facts", int(rows[-1])) if rows.size else {}
+    found = told.get("footprint") if isinstance(told, dict) else None
+    if not isinstance(found, dict):
+        return {}
+    return {name: value for name, value in found.items() if name == "stage" or _bytes(found, name) is not None}
+
+
+def _bytes(told: Any, name: str) -> float | None:
+    value = told.get(name) if isinstance(told, dict) else None
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0 else None
 
 
 def _counter(of: Measures) -> tuple[Floats, Floats]:

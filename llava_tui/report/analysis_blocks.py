@@ -9,6 +9,7 @@ from llava_tui.analysis.insights import BatchImpact, Beside, CaseInsight, Extrem
 from llava_tui.analysis.roofline import Roofline, StageRoof
 from llava_tui.analysis.steps import StepRow
 from llava_tui.analysis.whole import Analysis
+from llava_tui.report import footprints
 from llava_tui.report.advice_lines import advice_lines, nothing
 from llava_tui.report.page import WATERMARK, Block, interval
 from llava_tui.session.reader import safe_text
@@ -110,20 +111,23 @@ def _footprint(found: Analysis, case: str) -> Iterator[Block]:
     of = found.footprints.get(case)
     if of is None:
         return
+    first, second = ("resident", "peak") if of.is_resident else ("allocated at most", "reserved")
     rows = tuple(
         (
             "  " * row.path.count(".") + row.title,
-            units.size(row.allocated.median),
-            units.size(row.reserved.median),
+            units.size(row.resident.median if of.is_resident else row.allocated.median),
+            units.size(row.resident_peak.median if of.is_resident else row.reserved.median),
             units.number(row.energy, "J"),
         )
         for row in of.rows
-        if row.allocated.n or row.energy is not None
+        if row.peak is not None or row.energy is not None
     )
-    lines = (f"a run takes {units.number(of.energy, 'J')}",) if of.energy is not None else ()
+    lines = [f"a run takes {units.number(of.energy, 'J')}"] if of.energy is not None else []
+    lines += [f"weights {told}" for told in [footprints.weights(of.weights)] if told]
+    lines += [told for told in [footprints.cache(of)] if told]
+    lines += [f"out of memory {footprints.short(of)}"] if of.short else []
     if rows or lines:
-        columns = ("step", "allocated at most", "reserved", "energy")
-        yield Block(f"memory and energy of {case}", lines, columns, rows)
+        yield Block(f"memory and energy of {case}", tuple(lines), ("step", first, second, "energy"), rows)
 
 
 def _roofline(case: CaseInsight) -> Block:

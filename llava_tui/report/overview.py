@@ -7,12 +7,11 @@ from typing import Any
 import msgspec
 
 from llava_tui import units
-from llava_tui.analysis.footprint import Footprint, footprint
-from llava_tui.analysis.statistics import Summary
+from llava_tui.analysis.footprint import Footprint, footprint, weights_of
 from llava_tui.analysis.steps import StepRow, StepTable, case_ids, step_table
 from llava_tui.analysis.trust import Trust, badge
-from llava_tui.report import facts, ranks
-from llava_tui.report.page import WATERMARK, interval
+from llava_tui.report import facts, footprints, ranks
+from llava_tui.report.page import WATERMARK, interval, summary_json
 from llava_tui.session.reader import SessionError, safe_text
 from llava_tui.session.store import SessionInfo
 from llava_tui.session.timeline import Timeline, View
@@ -34,9 +33,11 @@ def as_text(info: SessionInfo, timeline: Timeline, case: str | None = None) -> s
     """A page: head, then the steps table of each case (or of ``case``)."""
     view = timeline.now()
     blocks = ["\n".join(_head(info, timeline, view))]
-    for id_ in [case] if case else case_ids(view):
-        table = step_table(view, id_)
-        lines = _table(table) + _footprint_lines(footprint(view, id_))
+    found = {id_: footprint(view, id_) for id_ in ([case] if case else case_ids(view))}
+    if across := footprints.across(list(found.values())):
+        blocks.append("\n".join(across))
+    for id_, held in found.items():
+        lines = _table(step_table(view, id_), held) + footprints.lines(held)
         lines += ranks.lines(view, id_)
         blocks.append("\n".join(lines + trust_lines(badge(view, id_, info.status))))
     if profile := facts.profile_table(view):
@@ -102,6 +103,8 @@ def _head(info: SessionInfo, timeline: Timeline, view: View) -> list[str]:
     else:
         named = "as the file names it" if header.provenance == "imported" else "not loaded"
         lines.append(f"  model    {safe_text(header.model)} ({named})")
+    if weights := footprints.weights(weights_of(model)):
+        lines.append(f"  weights  {weights}")
     plan = header.plan
     inputs = ", ".join(safe_text(str(path)) for path in plan.get("inputs", ()))
     lines.append(f"  input    {inputs}")
@@ -120,12 +123,13 @@ def _runs(info: SessionInfo) -> str:
     return f"{info.runs_done}/{info.runs_planned}" if info.runs_planned else str(info.runs_done)
 
 
-def _table(table: StepTable) -> list[str]:
-    lines = [
-        f"case {table.case}   n {table.n}",
-        f"  {'step':<22}{'median':>10}  {'95 % interval':<22}{'share':>8}  ",
-    ]
-    lines += [_row_text(row) for row in (*table.rows, table.wall)]
+def _table(table: StepTable, held: Footprint) -> list[str]:
+    peaks = {row.path: row.peak for row in held.rows} | {"wall": held.peak}
+    has_memory = any(peak is not None for peak in peaks.values())
+    head = f"  {'step':<22}{'median':>10}  {'95 % interval':<22}{'share':>8}"
+    lines = [f"case {table.case}   n {table.n}", head + ("  peak memory" if has_memory else "")]
+    rows = (*table.rows, table.wall)
+    lines += [_row_text(row, f"{units.size(peaks.get(row.path)):>13}" if has_memory else "") for row in rows]
     metrics = [("time to first token", units.duration(table.ttft.median))]
     if table.itl.n:
         metrics.append(("time per output token", units.duration(table.tpot.median)))
@@ -143,32 +147,12 @@ def trust_lines(trust: Trust) -> list[str]:
     return lines + [f"    {'' if reason.level == 'note' else '! '}{reason.text}" for reason in trust.reasons]
 
 
-def _footprint_lines(of: Footprint) -> list[str]:
-    """Memory and energy, as far as they are known."""
-    lines = []
-    peaks = [(row.title, row.allocated.maximum, row.reserved.maximum) for row in of.rows if "." not in row.path]
-    told = [f"{title} {units.size(held)} of {units.size(kept)}" for title, held, kept in peaks if held is not None]
-    if told:
-        lines.append("  memory   allocated of reserved, at most: " + "   ".join(told))
-    if of.rss.median is not None:
-        lines.append(f"  worker   {units.size(of.rss.median)} resident")
-    watts = [f"{row.title} {_joules(row.energy)} ± {_joules(row.energy_error)}" for row in of.rows if row.energy]
-    if of.energy is not None or watts:
-        whole = [f"{_joules(of.energy)} a run"] if of.energy is not None else []
-        lines.append("  energy   " + "   ".join(whole + watts) + "   (the whole board)")
-    return lines
-
-
-def _joules(value: float | None) -> str:
-    return units.number(value, "J")
-
-
-def _row_text(row: StepRow) -> str:
+def _row_text(row: StepRow, memory: str) -> str:
     title = "  " * row.depth + row.title
     bar = "█" * round((row.share or 0) * BAR) if row.path != "wall" else ""
     return (
         f"  {title:<22}{units.duration(row.summary.median):>10}  {interval(row.summary):<22}"
-        f"{units.percent(row.share):>8}  {bar}"
+        f"{units.percent(row.share):>8}{memory}  {bar}"
     ).rstrip()
 
 
@@ -176,34 +160,14 @@ def _case_json(table: StepTable, of: Footprint) -> dict[str, Any]:
     return {
         "case": table.case,
         "n": table.n,
-        "wall": _summary_json(table.wall.summary),
-        "ttft": _summary_json(table.ttft),
-        "tpot": _summary_json(table.tpot),
-        "itl": _summary_json(table.itl) | {"p95": table.itl_p95},
-        "tokens_per_second": _summary_json(table.tokens_per_second),
-        "frames_per_second": _summary_json(table.frames_per_second),
+        "wall": summary_json(table.wall.summary),
+        "ttft": summary_json(table.ttft),
+        "tpot": summary_json(table.tpot),
+        "itl": summary_json(table.itl) | {"p95": table.itl_p95},
+        "tokens_per_second": summary_json(table.tokens_per_second),
+        "frames_per_second": summary_json(table.frames_per_second),
         "stages": [
-            {"path": row.path, "title": row.title, "share": row.share} | _summary_json(row.summary)
-            for row in table.rows
+            {"path": row.path, "title": row.title, "share": row.share} | summary_json(row.summary) for row in table.rows
         ],
-        "footprint": _footprint_json(of),
+        "footprint": footprints.as_json(of),
     }
-
-
-def _footprint_json(of: Footprint) -> dict[str, Any]:
-    rows = [
-        {
-            "path": row.path,
-            "allocated": _summary_json(row.allocated),
-            "reserved": _summary_json(row.reserved),
-            "energy_j": row.energy,
-            "energy_error_j": row.energy_error,
-        }
-        for row in of.rows
-    ]
-    return {"stages": rows, "rss": _summary_json(of.rss), "energy_j": of.energy}
-
-
-def _summary_json(summary: Summary) -> dict[str, Any]:
-    spreads = {"stability": summary.stability, "relative_iqr": summary.relative_iqr}
-    return dict(msgspec.to_builtins(summary)) | spreads

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+import msgspec
 
 from llava_tui import units
 from llava_tui.analysis.statistics import Summary
@@ -56,6 +59,12 @@ def interval(summary: Summary) -> str:
     if summary.low is None:
         return f"too few ({summary.n} of 6)"
     return units.interval(summary.low, summary.high, summary.n)
+
+
+def summary_json(summary: Summary) -> dict[str, Any]:
+    """A summary with its relative spreads."""
+    spreads = {"stability": summary.stability, "relative_iqr": summary.relative_iqr}
+    return dict(msgspec.to_builtins(summary)) | spreads
 
 
 def _indent(cell: str) -> str:

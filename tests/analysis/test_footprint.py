@@ -124,3 +124,102 @@ def test_memory_peaks_by_stage_and_what_the_allocator_does_not_tell(tmp_path: Pa
     assert rows["generate"].reserved.maximum == (6 << 30) + 8
     assert (rows["encode"].allocated.n, rows["encode"].allocated.median) == (0, None)
     assert found.rss.median == 2 << 30
+
+
+MIB = 1 << 20
+
+
+def on_cpu(path: Path, *, cache: tuple[int, int] | None = (900, 900)) -> Path:
+    """Two cases of two runs without an allocator; the second case has run out of memory once before."""
+    record(path, rounds=0)
+    stream = StreamWriter(path / "events.jsonl")
+    stream.write(
+        events.ModelFacts(
+            t=1,
+            name="tiny",
+            model_type="llava",
+            parameters=3,
+            dtype="float32",
+            device="cpu",
+            extra={
+                "modules": [
+                    {"name": "language\x1b[2J model", "bytes": 600 * MIB, "parameters": 2, "dtypes": {}},
+                    {"name": "vision tower", "bytes": 100 * MIB, "parameters": 1, "dtypes": {}},
+                    "nonsense",
+                ]
+            },
+        )
+    )
+    told = {"stage": "generate.prefill", "rss": 3000 * MIB, "cache_predicted": 500 * MIB, "oops": "x"}
+    for run, (case, outcome) in enumerate((("b", "out-of-memory"), ("a", "ok"), ("b", "ok"), ("a", "ok"), ("b", "ok"))):
+        start = 1000 * MS * (run + 1)
+        kept = {} if cache is None else {"kv_cache_bytes": cache[0] * MIB, "kv_cache_predicted": cache[1] * MIB}
+        stream.write(events.RunStart(t=start, run=run + 1, kind="measured", case=case, round=run))
+        stream.write(
+            events.RunEnd(
+                t=start + 500 * MS,
+                run=run + 1,
+                outcome=outcome,
+                start=start,
+                wall=500 * MS,
+                stages=["frames", "encode", "generate"],
+                starts=[0, 1, 2],
+                durations=[1, 1, 1],
+                rss_stages=[1000 * MIB, 1200 * MIB, 1100 * MIB],
+                rss_peaks=[1000 * MIB, (2000 + run) * MIB, None],
+                rss=1100 * MIB,
+                facts=kept if outcome == "ok" else {"footprint": told},
+            )
+        )
+    stream.close()
+    return path
+
+
+def test_on_a_cpu_the_resident_set_is_told_by_stage(tmp_path: Path) -> None:
+    found = footprint(view(on_cpu(tmp_path / "s")), "a")
+    rows = {row.path: row for row in found.rows}
+    assert found.is_resident
+    assert rows["frames"].peak == 1000 * MIB
+    assert rows["encode"].peak == 2003 * MIB
+    assert rows["generate"].peak == 1100 * MIB, "where no peak is told, what was held when it was left"
+    assert found.peak == 2003 * MIB
+    assert found.short == {}
+    assert not footprint(view(powered(tmp_path / "gpu", 8)), "a").is_resident
+    assert footprint(view(powered(tmp_path / "gpu2", 8)), "a").peak == 5 << 30
+
+
+def test_a_page_says_the_cache_the_weights_and_what_ran_out(tmp_path: Path) -> None:
+    from llava_tui.report import footprints
+
+    session = view(on_cpu(tmp_path / "s", cache=(909, 900)))
+    a, b = (footprint(session, case) for case in ("a", "b"))
+    assert a.cache_difference == pytest.approx(0.01)
+    assert footprints.cache(a) == "keys and values 909 MiB, predicted 900 MiB (+1.0 %)"
+    assert footprints.cache(footprint(view(on_cpu(tmp_path / "t")), "a")).endswith("as the model's config predicts")
+    assert footprints.cache(footprint(view(on_cpu(tmp_path / "u", cache=None)), "a")) == ""
+    assert footprints.weights(a.weights) == "700 MiB: language model 600 MiB · vision tower 100 MiB"
+    assert footprints.short(b) == "in generate.prefill, 2.93 GiB resident, about 500 MiB needed beside the weights"
+    table = "\n".join(footprints.across([a, b]))
+    assert "a         1.96 GiB" in table
+    assert "out of memory: in generate.prefill" in table
+    assert "resident" in table
+    assert footprints.across([a]) == []
+    document = footprints.as_json(b)
+    assert document["out_of_memory"]["rss"] == 3000 * MIB
+    assert "oops" not in document["out_of_memory"]
+    assert document["kv_cache"]["measured"] == 909 * MIB
+
+
+def test_the_analysis_screen_draws_resident_memory_where_there_is_no_allocator(tmp_path: Path) -> None:
+    from llava_tui.tui.widgets.analysis_page import draw_footprint
+
+    lines = [
+        "".join(text for text, _ in line) for line in draw_footprint(footprint(view(on_cpu(tmp_path / "s")), "b"), 90)
+    ]
+    page = "\n".join(lines)
+    assert "resident" in lines[0]
+    assert "1.95 GiB" in page or "1.96 GiB" in page
+    for words in ("as the model's config predicts", "vision tower 100 MiB", "of memory: in generate.prefill"):
+        assert words in page
+    assert "\x1b" not in page
+    assert draw_footprint(None, 90) == []

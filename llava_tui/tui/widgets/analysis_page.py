@@ -16,7 +16,7 @@ from llava_tui.tui.widgets.signs import GRADE_STYLES, PROVENANCE
 
 if TYPE_CHECKING:
     from llava_tui.analysis.advice import Advice
-    from llava_tui.analysis.footprint import Footprint
+    from llava_tui.analysis.footprint import Footprint, StageFootprint
     from llava_tui.analysis.insights import CaseInsight, Extremes
     from llava_tui.analysis.steps import StepRow
     from llava_tui.analysis.trust import Trust
@@ -206,25 +206,42 @@ def _extremes(found: Extremes, rows: Sequence[StepRow], width: int) -> list[Line
 
 
 def draw_footprint(found: Footprint | None, width: int) -> list[Line]:
-    """The allocator's peaks as bars of the greatest, the energy of a step; nothing where nothing is known."""
-    rows = [row for row in found.rows if row.allocated.n or row.energy is not None] if found is not None else []
+    """Memory by stage as bars of the greatest, the energy of a step, what the cache and the weights take; nothing where
+    nothing is known."""
+    if found is None:
+        return []
+    from llava_tui.report import footprints
+
+    rows = [row for row in found.rows if row.peak is not None or row.energy is not None]
     lines: list[Line] = []
-    greatest = max((row.reserved.median or row.allocated.median or 0.0 for row in rows), default=0.0)
+    held = [_held(row, found.is_resident) for row in rows]
+    greatest = max((more or less or 0.0 for less, more in held), default=0.0)
     cells = max(width - 24 - 12 - 12 - 12, 0)
-    if greatest or any(row.energy is not None for row in rows):
-        head = left("", 24) + right("energy", 12) + right("allocated", 12) + right("reserved", 12)
-        lines.append([(head, "dim")])
-    for row in rows:
+    if rows:
+        first, second = ("resident", "peak") if found.is_resident else ("allocated", "reserved")
+        lines.append([(left("", 24) + right("energy", 12) + right(first, 12) + right(second, 12), "dim")])
+    for row, (less, more) in zip(rows, held, strict=True):
         depth = row.path.count(".")
-        allocated, reserved = row.allocated.median, row.reserved.median
         line: Line = [(left(" " + "  " * depth + row.title, 24), TEXT if depth else "strong")]
         line.append((right(units.number(row.energy, "J"), 12), TEXT if row.energy is not None else "dim"))
-        line += [(right(units.size(value), 12), TEXT) for value in (allocated, reserved)]
-        line.append((" " + plots.bar((allocated or 0.0) / greatest if greatest else None, cells - 1), "memory"))
+        line += [(right(units.size(value), 12), TEXT) for value in (less, more)]
+        line.append((" " + plots.bar((less or 0.0) / greatest if greatest else None, cells - 1), "memory"))
         lines.append(line)
-    if found is not None and found.energy is not None:
+    if found.energy is not None:
         lines.append([(" a run takes ", "dim"), (units.number(found.energy, "J"), "accent")])
+    said = [("cache", footprints.cache(found)), ("weights", footprints.weights(found.weights))]
+    if found.short:
+        lines += _named("short", f"of memory: {footprints.short(found)}", width)
+    for name, text in said:
+        lines += _named(name, text, width) if text else []
     return lines
+
+
+def _held(row: StageFootprint, resident: bool) -> tuple[float | None, float | None]:
+    """What a stage held, and the most that was held for it."""
+    if resident:
+        return row.resident.median, row.resident_peak.median
+    return row.allocated.median, row.reserved.median
 
 
 # --- advice -----------------------------------------------------------------------------------------------------------
