@@ -77,6 +77,7 @@ def _check_model(plan: Plan) -> None:
     if "<image>" in plan.prompt:
         raise PlanError("prompt: <image> stands for a frame: leave it out, frames are put in by themselves")
     from llava_tui import architecture, models
+    from llava_tui.pipelines import built_processors
 
     has_tokenizer = plan.model != DEMO
     if plan.model == DEMO:
@@ -91,10 +92,17 @@ def _check_model(plan: Plan) -> None:
         if folder is None:
             return  # a hub id that is not cached: only loading can tell
         config = models.read_config(folder, plan.model)
+        if missing := built_processors.missing_files(folder):
+            raise PlanError(
+                f"model: {plan.model}: files are missing: {missing}; put them there, or add --weights random"
+            )
+    kind = architecture.model_type(config)
+    if plan.media == "video" and kind in set(architecture.KNOWN_FAMILIES) - set(architecture.VIDEO_FAMILIES):
+        raise PlanError(f"media: {kind} models take no videos, only pictures; use --media image")
     # Words are about four characters long; tokens of the tokenizers that are built here are bytes.
     prompt = len(plan.prompt) // (4 if has_tokenizer else 1)
     for case in plan.cases():
-        reason = architecture.overflow(config, case.frames, prompt_tokens=prompt, new_tokens=case.new_tokens)
+        reason = architecture.overflow(config, case.frames, prompt, case.new_tokens, plan.media)
         if reason:
             raise PlanError(f"frames: {reason}")
 

@@ -12,7 +12,7 @@ from llava_tui.pipelines.base import PipelineError
 from llava_tui.pipelines.checkpoints import byte_tokenizer, chat_template
 from llava_tui.pipelines.random_weights import parsed
 
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
 _PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 
 
@@ -26,7 +26,17 @@ def processor_of(transformers: Any, config: dict[str, Any], folder: Path | None)
 
 def has_processor(folder: Path | None) -> bool:
     """Whether the files of a processor and of its tokenizer are there."""
-    return folder is not None and has_tokenizer(folder) and any((folder / name).is_file() for name in _PROCESSOR_FILES)
+    return folder is not None and not missing_files(folder)
+
+
+def missing_files(folder: Path) -> str:
+    """What of a processor is not in a model's folder, and the file that would be; "" if nothing."""
+    missing = []
+    if not any((folder / name).is_file() for name in _PROCESSOR_FILES):
+        missing.append(f"the processor's ({' or '.join(_PROCESSOR_FILES)})")
+    if not has_tokenizer(folder):
+        missing.append(f"the tokenizer's ({_TOKENIZER_FILES[0]})")
+    return " and ".join(missing)
 
 
 def has_tokenizer(folder: Path) -> bool:

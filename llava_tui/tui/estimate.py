@@ -241,7 +241,7 @@ def _peaks(plan: Plan, sessions: Sequence[SessionInfo]) -> Peaks | None:
 
 
 def _prompt(plan: Plan, case: Case, config: dict[str, Any]) -> float | None:
-    tokens = architecture.image_tokens(config, case.frames)
+    tokens = architecture.image_tokens(config, case.frames, plan.media)
     return tokens + len(plan.prompt) / CHARACTERS if tokens is not None else None
 
 

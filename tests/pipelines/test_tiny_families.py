@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ import numpy as np
 import pytest
 from tiny_families import FAMILIES, VIDEO
 
-from llava_tui import architecture, models
+from llava_tui import architecture, models, preflight
 from llava_tui.pipelines import built_processors
+from llava_tui.plan import Plan, PlanError
 
 pytestmark = pytest.mark.models
 
@@ -105,3 +107,39 @@ def test_every_tested_family_is_listed_as_such(tiny_family: Callable[[str], Path
     for family in FAMILIES:
         entries = [entry for entry in models.scan([tiny_family(family)]) if entry.source == "folder"]
         assert [(entry.model_type, entry.family, entry.problem) for entry in entries] == [(family, "tested", "")]
+
+
+# --- what is said before a run -------------------------------------------------------------------------------------
+
+
+def refusal(folder: Path, **plan: Any) -> str:
+    with pytest.raises(PlanError) as caught:
+        preflight.check(Plan(model=str(folder), **plan))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_files_that_are_missing_are_named_before_anything_is_loaded(
+    tiny_family: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(tiny_family("gemma3"), tmp_path / "model")
+    (folder / "processor_config.json").unlink()
+    said = refusal(folder)
+    assert said.endswith(
+        "files are missing: the processor's (processor_config.json or preprocessor_config.json); put them there, "
+        "or add --weights random"
+    )
+    (folder / "tokenizer.json").unlink()
+    assert "preprocessor_config.json) and the tokenizer's (tokenizer.json); put" in refusal(folder)
+    preflight.check(Plan(model=str(folder), weights="random"))
+
+
+def test_too_many_frames_and_a_video_for_pictures_are_said_by_family(tiny_family: Callable[[str], Path]) -> None:
+    said = refusal(tiny_family("video_llava"), frames=(300,), prompt="What?")
+    assert "300 frames × 17 tokens + 1 prompt + 64 new = 5,165 > 4,096 context; use --frames 237 or fewer" in said
+    said = refusal(tiny_family("video_llava"), frames=(300,), prompt="What?", media="image")
+    assert "300 frames × 16 tokens" in said
+    assert "gemma3 models take no videos, only pictures; use --media image" in refusal(
+        tiny_family("gemma3"), media="video"
+    )
+    preflight.check(Plan(model=str(tiny_family("qwen2_vl")), frames=(300,), media="video"))  # only the worker can tell
