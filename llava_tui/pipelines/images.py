@@ -7,9 +7,7 @@ with its preview) the first counts.
 from __future__ import annotations
 
 import re
-import struct
 import warnings
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from llava_tui.pipelines.base import BrokenInput, shown
+from llava_tui.pipelines.base import BrokenInput, Cancelled, shown
 
 SUFFIXES = frozenset(
     {".png", ".apng", ".jpg", ".jpeg", ".jpe", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
@@ -25,8 +23,6 @@ SUFFIXES = frozenset(
 MOST_PIXELS = 1 << 27
 """Of one picture: 400 MB in RGB. A small file may unpack to more than there is memory."""
 
-_UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error)
-"""What Pillow raises of damaged files."""
 _ANIMATED = frozenset({"GIF", "WEBP", "PNG"})
 
 
@@ -77,7 +73,9 @@ def read(
             return pictures, total, max(pictures) + 1
     except Image.DecompressionBombError:
         raise BrokenInput(file, f"has too many pixels ({MOST_PIXELS:,} at most); make it smaller") from None
-    except _UNREADABLE as error:
+    except (BrokenInput, Cancelled):
+        raise
+    except Exception as error:  # noqa: BLE001 - of damaged files Pillow raises what it likes
         raise BrokenInput(file, f"not an image that can be read ({why(error)}); save it again as PNG or JPEG") from None
 
 

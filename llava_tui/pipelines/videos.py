@@ -103,7 +103,7 @@ class _Index:
 def probe(source: Path) -> VideoFacts:
     """What the video at ``source`` is; decodes one frame to be sure that it can be. Raises :class:`BrokenInput`."""
     with _opened(source) as (container, stream):
-        frame = next(_frames(stream.codec_context, container.demux(stream)), None)
+        frame = next(_frames(stream.codec_context, _demux(container, stream)), None)
         if frame is None:
             raise _undecodable(source)
         first = _Painter(stream)(frame)
@@ -169,26 +169,23 @@ def _read_through(
     keys: list[tuple[int, int]] = []  # When they are shown, and their places among the packets.
     count = read = kept = 0
     may_be_hidden = stream.codec_context.name == "vp8"
-    try:
-        for packet in container.demux(stream):
-            size, time = packet.size, packet.pts
-            if not size:
-                continue
-            if kept <= _KEPT_BYTES:
-                packets.append(packet)
-                kept += size
-            if time is not None and packet.is_keyframe:
-                keys.append((time, read))
-            read += 1
-            if read % _PACKETS_A_CHECK == 0:
-                check()
-            if packet.is_discard or (may_be_hidden and not memoryview(packet)[0] & 0x10):
-                continue  # Decoded for the sake of others, and not shown.
-            count += 1
-            if time is not None:
-                times.append(time)
-    except av.FFmpegError:
-        pass  # A file that was cut short: what came before counts.
+    for packet in _demux(container, stream):
+        size, time = packet.size, packet.pts
+        if not size:
+            continue
+        if kept <= _KEPT_BYTES:
+            packets.append(packet)
+            kept += size
+        if time is not None and packet.is_keyframe:
+            keys.append((time, read))
+        read += 1
+        if read % _PACKETS_A_CHECK == 0:
+            check()
+        if packet.is_discard or (may_be_hidden and not memoryview(packet)[0] & 0x10):
+            continue  # Decoded for the sake of others, and not shown.
+        count += 1
+        if time is not None:
+            times.append(time)
     if not count:
         return None
     if kept > _KEPT_BYTES:
@@ -232,7 +229,7 @@ def _by_time(container: Any, stream: Any, index: _Index, check: Callable[[], Non
                     container.seek(group[0].start, stream=stream)
                 except av.FFmpegError:
                     return None
-            packets = container.demux(stream)
+            packets = _demux(container, stream)
         targets = iter(group)
         target = next(targets)
         for frame in _frames(context, packets, [target.time for target in group], index.tolerance):
@@ -273,7 +270,7 @@ def _in_order(container: Any, stream: Any, index: _Index, check: Callable[[], No
     due = {target.number: target.time for target in index.targets}
     frame = None
     decoded = 0
-    for frame in _frames(stream.codec_context, container.demux(stream)):
+    for frame in _frames(stream.codec_context, _demux(container, stream)):
         check()
         while missing:
             number = missing[-1]
@@ -293,23 +290,31 @@ def _in_order(container: Any, stream: Any, index: _Index, check: Callable[[], No
     return Sampled(pictures, index.count, decoded, "linear", sorted(replaced + missing), _rate(stream))
 
 
+def _demux(container: Any, stream: Any) -> Iterator[Any]:
+    """The stream's packets, as far as the file goes: of one that was cut short, what came before."""
+    try:
+        yield from container.demux(stream)
+    except (av.FFmpegError, IndexError):  # The latter where damage seems to begin another stream.
+        return
+
+
 def _frames(context: Any, packets: Iterable[Any], times: Sequence[int] = (), tolerance: int = 0) -> Iterator[Any]:
     """What the packets decode to; those that are damaged are left out. Ends when the packets of all ``times``, in
     order, were decoded: one that is shown earlier may come later."""
     left = len(times)
+    for packet in packets:
+        if not packet.size:
+            continue
+        try:
+            yield from context.decode(packet)
+        except av.FFmpegError:
+            continue
+        if times and packet.pts is not None:
+            place = bisect.bisect_left(times, packet.pts - tolerance)
+            left -= place < len(times) and times[place] <= packet.pts + tolerance
+            if not left:
+                break
     try:
-        for packet in packets:
-            if not packet.size:
-                continue
-            try:
-                yield from context.decode(packet)
-            except av.FFmpegError:
-                continue
-            if times and packet.pts is not None:
-                place = bisect.bisect_left(times, packet.pts - tolerance)
-                left -= place < len(times) and times[place] <= packet.pts + tolerance
-                if not left:
-                    break
         yield from context.decode(None)
     except av.FFmpegError:
         return
@@ -368,7 +373,10 @@ def _opened(source: Path) -> Iterator[tuple[Any, Any]]:
             raise BrokenInput(source, f"has too many pixels ({MOST_PIXELS:,} at most); make it smaller")
         # Small frames are decoded sooner than they are handed from core to core.
         stream.thread_type = "AUTO" if _is_large(stream) else "SLICE"
-        yield container, stream
+        try:
+            yield container, stream
+        except av.FFmpegError as error:
+            raise BrokenInput(source, f"cannot be decoded ({why(error)}); re-encode it, as H.264 for one") from None
 
 
 def _is_large(stream: Any) -> bool:
