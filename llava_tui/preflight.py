@@ -50,6 +50,7 @@ def check(plan: Plan) -> None:
 
         if plan.model not in (DEMO, MODEL):
             raise PlanError(f"model: the simulator knows {MODEL}, not {plan.model!r}; leave --model out")
+        _check_simulated(plan)
         return
     missing = [name for name in ("torch", "transformers", "av", "PIL") if importlib.util.find_spec(name) is None]
     if missing:
@@ -61,6 +62,15 @@ def check(plan: Plan) -> None:
         _check_model(plan)
     if not items:  # Of many, those that cannot be read are left out when their turn comes.
         _check_inputs(plan)
+
+
+def _check_simulated(plan: Plan) -> None:
+    """Whether any case can run; the worker leaves out those that cannot."""
+    from llava_tui.pipelines.simulated import overflow
+
+    problems = [overflow(plan, case) for case in plan.cases()]
+    if all(problems):
+        raise PlanError(f"frames: {problems[0]}")
 
 
 def _check_compiler(plan: Plan) -> None:

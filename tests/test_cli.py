@@ -299,3 +299,11 @@ def test_doctor_tells_one_page(cli: Cli) -> None:
     assert set(findings) >= {"python", "base", "models extra", "NVML", "terminal", "sessions", "cache"}
     for finding in findings.values():
         assert finding["state"] != "missing" or finding["mend"]
+
+
+def test_a_simulated_sweep_of_which_nothing_fits_is_refused_as_a_real_one_is(cli: Cli, sessions: Path) -> None:
+    done = cli("run", "--pipeline", "simulated", "--frames", "8,9", "--headless")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("llava-tui: frames: 8 frames × 576 + ")
+    assert "at most 6 frames fit" in done.stderr
+    assert list(sessions.iterdir()) == [], "no session is left behind"

@@ -168,21 +168,12 @@ class SimulatedPipeline:
         return self._expected[key]
 
     def prompt_tokens(self, case: Case, prompt: str = "") -> int:
-        """Of one sequence: image tokens, template and prompt (the plan's, unless given) at four characters a token."""
-        return TOKENS_PER_FRAME * case.frames + TEMPLATE_TOKENS + math.ceil(len(prompt or self._plan.prompt) / 4)
+        """Of one sequence: image tokens, template and prompt (the plan's, unless given)."""
+        return _prompt_tokens(case, prompt or self._plan.prompt)
 
     def check_case(self, case: Case) -> str:
         """See :class:`~llava_tui.pipelines.base.Pipeline`."""
-        text = self.prompt_tokens(case) - TOKENS_PER_FRAME * case.frames + case.new_tokens
-        if TOKENS_PER_FRAME * case.frames + text <= CONTEXT_LENGTH:
-            return ""
-        most = (CONTEXT_LENGTH - text) // TOKENS_PER_FRAME
-        fit = f"{counted(most, 'frame')} {'fits' if most == 1 else 'fit'}"
-        mend = f"at most {fit}" if most > 0 else "ask for fewer new tokens or a shorter prompt"
-        return (
-            f"{counted(case.frames, 'frame')} × {TOKENS_PER_FRAME} + {text} text tokens overflow the context of "
-            f"{CONTEXT_LENGTH}; {mend}"
-        )
+        return overflow(self._plan, case)
 
     def prepare(self, case: Case) -> None:
         """Nothing: the plan refuses settings for a simulation."""
@@ -341,6 +332,25 @@ class SimulatedPipeline:
         self.allocator.hold(held)
         self.telemetry.memory_used = self._context_bytes + held
         self.telemetry.worker_memory = held
+
+
+def overflow(plan: Plan, case: Case) -> str:
+    """Why ``case`` does not fit the simulated model's context; "" if it does."""
+    text = _prompt_tokens(case, plan.prompt) - TOKENS_PER_FRAME * case.frames + case.new_tokens
+    if TOKENS_PER_FRAME * case.frames + text <= CONTEXT_LENGTH:
+        return ""
+    most = (CONTEXT_LENGTH - text) // TOKENS_PER_FRAME
+    fit = f"{counted(most, 'frame')} {'fits' if most == 1 else 'fit'}"
+    mend = f"at most {fit}" if most > 0 else "ask for fewer new tokens or a shorter prompt"
+    return (
+        f"{counted(case.frames, 'frame')} × {TOKENS_PER_FRAME} + {text} text tokens overflow the context of "
+        f"{CONTEXT_LENGTH}; {mend}"
+    )
+
+
+def _prompt_tokens(case: Case, prompt: str) -> int:
+    """Of one sequence: image tokens, template, and the prompt at four characters a token."""
+    return TOKENS_PER_FRAME * case.frames + TEMPLATE_TOKENS + math.ceil(len(prompt) / 4)
 
 
 def _config() -> dict[str, Any]:

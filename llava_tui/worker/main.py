@@ -38,6 +38,7 @@ from llava_tui.worker.sink import EventSink, LogEvents, StreamLost, loss
 from llava_tui.worker.vitals import Vitals
 
 SAMPLER_GRACE_S = 3.0
+STALL_S = 0.02
 
 log = logging.getLogger(__name__)
 
@@ -213,7 +214,7 @@ def _simulated(folder: Path, plan: Plan, clock: SimulatedClock) -> tuple[Telemet
     def open_pipeline() -> Pipeline:
         from llava_tui.pipelines.simulated import SimulatedPipeline
 
-        return SimulatedPipeline(plan, clock, telemetry.write)
+        return SimulatedPipeline(plan, clock, telemetry.write, stall=telemetry.stall)
 
     return telemetry, open_pipeline
 
@@ -246,6 +247,13 @@ class SimulatedStream:
         """One sample. Raises :class:`StreamLost`."""
         if self._sink is not None:
             self._sink.write(event)
+
+    def stall(self) -> None:
+        """A moment of a run that hangs for good and hears nothing. Raises :class:`StreamLost` where the session is
+        gone: nobody could end it any more."""
+        if self._sink is not None:
+            self._sink.require()
+        time.sleep(STALL_S)
 
     def watch(self) -> None:
         """Nothing can end it."""

@@ -225,3 +225,11 @@ print(json.dumps([code, store.status(path), last["reason"], timeline.corrupt, ti
     assert reason.startswith("disk full")
     assert len(ends) == begun, "every run that began has its end"
     assert ends.count("ok") >= len(ends) - 1 > 5, "everything before it is kept"
+
+
+def test_a_deaf_hang_whose_session_is_deleted_ends(start):
+    """Nobody could ask it to stop any more."""
+    live = start(faults=["hang=2,deaf=yes"])
+    live.until(lambda view: view.stage_hints.where(run=2, stage="generate.prefill").any(), "the second run hangs")
+    shutil.rmtree(live.path)
+    assert live.process.wait(20) == 3
