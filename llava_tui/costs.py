@@ -314,7 +314,9 @@ def _projector(config: dict[str, Any], vision: Vision | None, language: Language
         raise Underived("it lies between two parts of which one is not known")
     family = str(config.get("model_type") or "")
     wide, deep = vision.hidden, language.hidden
-    if family in ("llava", "llava_next", "llava_next_video", "llava_onevision", "vipllava"):
+    if family == "llava_next_video":
+        raise Underived("a video is pooled to a quarter before the projector, a picture is not: its config is of both")
+    if family in ("llava", "llava_next", "llava_onevision", "vipllava"):
         read = config.get("vision_feature_layers") or config.get("vision_feature_layer", -2)
         wide *= len(read) if isinstance(read, list) else 1
         cut = family == "vipllava" or config.get("vision_feature_select_strategy", "default") == "default"
