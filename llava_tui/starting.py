@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ import msgspec
 from llava_tui.events import Notes
 from llava_tui.plan import Plan, PlanError, from_dict
 from llava_tui.session import launch, store
+from llava_tui.session.reader import SessionError, read_header, safe_text
+from llava_tui.session.writer import is_locked
 
 PREFLIGHT_SECONDS = 60.0
 """Decoding the first frame of an input, on a disk that sleeps."""
@@ -59,3 +62,23 @@ def start(folder: Path, plan: Plan, argv: list[str]) -> tuple[Path, subprocess.P
     except BaseException:  # an interrupt too
         launch.remove_unborn(path)
         raise
+
+
+def resume(path: Path, argv: list[str]) -> subprocess.Popen[bytes]:
+    """Starts a worker that goes on with the session in folder ``path`` from the first item of its data set that is not
+    done; returns it once it is recording. ``argv`` is the command line that did it.
+
+    Raises :class:`~llava_tui.session.reader.SessionError` for a session that cannot go on (it runs, is finished, or has
+    no data set), saying what to do instead; it is then as it was.
+    """
+    header = read_header(path)
+    name = safe_text(path.name)
+    if is_locked(path):
+        raise SessionError(f"{name} is running: watch it with llava-tui attach {name}")
+    return launch.launch(path, from_dict(header.plan).to_json(), argv, resume=True)
+
+
+def foreign_host(path: Path) -> str:
+    """The name of the machine that began the session in folder ``path``, if it is not this one; else ""."""
+    host = read_header(path).host.hostname
+    return "" if host == socket.gethostname() else host

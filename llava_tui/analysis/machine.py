@@ -35,9 +35,9 @@ def gpus_of(view: View) -> list[int]:
         return [gpu for gpu in watched if gpu in named or (spread and gpu in held)]
     if held:
         return held
-    table, own = view.processes, view.header.pid
+    table, own = view.processes, _workers(view)
     pairs = zip(np.asarray(table["gpu"]).tolist(), table["processes"], strict=True)
-    lists = {gpu for gpu, listed in pairs if any(process.pid == own for process in listed)}
+    lists = {gpu for gpu, listed in pairs if any(process.pid in own for process in listed)}
     if ours := [gpu for gpu in watched if gpu in lists]:
         return ours
     uuid = model.extra.get("gpu_uuid")
@@ -131,7 +131,7 @@ class Watched:
         """Processes of others that computed on those GPUs while the case was measured; each once, with the most memory
         it was seen to hold. Where our own number is not in the list (containers), those that were there before the
         model was, and those that came after its first run."""
-        own, table = self.view.header.pid, self.view.processes
+        own, table = _workers(self.view), self.view.processes
         if not table.n or not self.measures.n:
             return []
         first, last = int(self.measures.starts[0]), int(self.measures.starts[-1] + self.measures.wall[-1])
@@ -141,8 +141,8 @@ class Watched:
         for gpu in self.gpus:
             rows = np.flatnonzero(gpus == gpu)
             during = rows[(times[rows] <= last) & (np.append(times[rows][1:], last + 1) > first)]
-            told = any(process.pid == own for row in rows for process in lists[row])
-            ours = {own} if told else self._perhaps_ours(rows, gpu)
+            told = any(process.pid in own for row in rows for process in lists[row])
+            ours = own if told else self._perhaps_ours(rows, gpu)
             for process in (process for row in during for process in lists[row]):
                 if process.pid not in ours:
                     before = found.get(process.pid)
@@ -179,3 +179,8 @@ class Watched:
         own = np.nan_to_num(np.asarray(host["worker_cpu"], dtype=np.float64)[rows]) / 100
         known = np.isfinite(load)
         return float(np.median((load - own)[known])) if known.any() else None
+
+
+def _workers(view: View) -> set[int]:
+    """The processes that measured: one, and one more each time that the session was resumed."""
+    return {view.header.pid} | {event.pid for event in view.facts["event"] if isinstance(event, events.Resumed)}

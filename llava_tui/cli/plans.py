@@ -139,7 +139,8 @@ def read_plan(
     values = read_file(plan_file) if plan_file else read_header(find(ctx, from_)).plan if from_ else {}
     given = {name: value for name, value in options.items() if value not in (None, ())}
     plan = from_dict(defaults | dict(values) | given)
-    unsaid = [words for name, words in _DEMO.items() if name not in {*values, *given}]
+    said = {*values, *given} | ({"inputs"} if plan.dataset else set())
+    unsaid = [words for name, words in _DEMO.items() if name not in said]
     if unsaid and plan.pipeline != "simulated":
         click.echo("llava-tui: " + " on ".join(unsaid), err=True)
     return plan

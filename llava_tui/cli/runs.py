@@ -10,7 +10,7 @@ import click
 
 from llava_tui.cli.monitors import monitor, screen_options
 from llava_tui.cli.plans import plan_options, read_plan
-from llava_tui.cli.sessions import folder
+from llava_tui.cli.sessions import find, folder
 
 
 @click.command()
@@ -34,6 +34,9 @@ def demo(
 @click.command()
 @click.argument("plan_file", required=False, metavar="[PLAN.toml]", type=click.Path(path_type=Path))
 @click.option("--from", "from_", metavar="SESSION", help="Run that session's plan again.")
+@click.option(
+    "--resume", metavar="SESSION", help="Go on with a data set that was stopped or interrupted, in the same session."
+)
 @plan_options
 @click.option("--headless", is_flag=True, help="Print progress lines instead of opening the monitor.")
 @click.option("--detach", is_flag=True, help="Start the run, print its id and leave it to itself.")
@@ -45,6 +48,7 @@ def run(
     /,
     plan_file: Path | None,
     from_: str | None,
+    resume: str | None,
     headless: bool,
     detach: bool,
     json_: bool,
@@ -57,8 +61,29 @@ def run(
 
     Without --headless the monitor opens on the run; closing it leaves the run going.
     """
+    if resume is not None:
+        path = _resumable(ctx, resume, plan_file, from_, options)
+        _start(ctx, path, headless or json_, json_, fps, ascii_, low_bandwidth, detach=detach)
+        return
     plan = read_plan(ctx, plan_file, from_, options)
     _start(ctx, plan, headless or json_, json_, fps, ascii_, low_bandwidth, detach=detach)
+
+
+def _resumable(
+    ctx: click.Context, session: str, plan_file: Path | None, from_: str | None, options: dict[str, Any]
+) -> Path:
+    """The session's folder. Raises :class:`llava_tui.plan.PlanError` where anything else is asked for beside it."""
+    from llava_tui import starting
+    from llava_tui.plan import PlanError
+
+    if plan_file or from_ or any(value not in (None, ()) for value in options.values()):
+        raise PlanError("--resume goes on with the session's own plan; leave the other options out, or use --from")
+    path = find(ctx, session)
+    if host := starting.foreign_host(path):
+        click.echo(
+            f"llava-tui: {path.name} began on {host}: its times and those from here are not comparable", err=True
+        )
+    return path
 
 
 def _start(
@@ -76,7 +101,10 @@ def _start(
     headless = headless or not sys.stdout.isatty()
     if headless and not detach:  # loaded first: there is no moment at which a worker has nobody to stop it
         from llava_tui.report.progress import follow
-    path, worker = starting.start(folder(ctx), preflight.prepare(plan), sys.argv)
+    if isinstance(plan, Path):
+        path, worker = plan, starting.resume(plan, sys.argv)
+    else:
+        path, worker = starting.start(folder(ctx), preflight.prepare(plan), sys.argv)
     if detach:
         click.echo(path.name)
         return

@@ -58,10 +58,11 @@ def _author() -> str:
 class CommandReader:
     """The worker's end: commands as they come. Polling costs a microsecond while there is nothing new."""
 
-    def __init__(self, path: Path) -> None:
-        """Follows the commands to the session in folder ``path``. Creates the file: only the worker reads this way.
-        Raises :class:`OSError`."""
+    def __init__(self, path: Path, since: int = 0) -> None:
+        """Follows the commands to the session in folder ``path``; the first ``since`` bytes of them were for a worker
+        before this one. Creates the file: only the worker reads this way. Raises :class:`OSError`."""
         self._reader = StreamReader(Path(path) / CONTROL, events.Command)
+        self._reader.begin_at(since)
         self._fd = os.open(self._reader.path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._size = 0
 

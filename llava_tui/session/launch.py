@@ -24,8 +24,11 @@ class LaunchError(SessionError):
     """The worker ended before it was ready: the message is the worker's own."""
 
 
-def launch(path: Path, plan_json: bytes, argv: list[str], *, patience: float = 60.0) -> subprocess.Popen[bytes]:
-    """Starts the worker on the session folder ``path`` and returns once it holds the lock and has written the header.
+def launch(
+    path: Path, plan_json: bytes, argv: list[str], *, resume: bool = False, patience: float = 60.0
+) -> subprocess.Popen[bytes]:
+    """Starts the worker on the session folder ``path`` and returns once it holds the lock and has written the header;
+    ``resume``: on a session that has one, to go on with it.
 
     The worker runs in its own process session, reads the plan from its standard input, and writes what it and its
     libraries print to ``worker.log``. ``argv`` is the command line that the user gave, for the header.
@@ -34,7 +37,7 @@ def launch(path: Path, plan_json: bytes, argv: list[str], *, patience: float = 6
     """
     path = Path(path)
     try:
-        process, ready = _start(path, plan_json, argv)
+        process, ready = _start(path, plan_json, argv, resume)
     except OSError as error:
         remove_unborn(path)
         raise LaunchError(f"cannot start the worker in {safe_text(str(path))}: {error.strerror or error}") from None
@@ -54,8 +57,9 @@ def launch(path: Path, plan_json: bytes, argv: list[str], *, patience: float = 6
         os.close(ready)
 
 
-def _start(path: Path, plan_json: bytes, argv: list[str]) -> tuple[subprocess.Popen[bytes], int]:
+def _start(path: Path, plan_json: bytes, argv: list[str], resume: bool) -> tuple[subprocess.Popen[bytes], int]:
     ready, told = os.pipe()
+    options = ["--ready-fd", str(told), *(["--resume"] if resume else [])]
     try:
         # The plan goes through a nameless file, not a pipe: the worker reads it whenever it likes.
         with tempfile.TemporaryFile() as plan, open(path / WORKER_LOG, "ab") as log:
@@ -63,7 +67,7 @@ def _start(path: Path, plan_json: bytes, argv: list[str]) -> tuple[subprocess.Po
             plan.seek(0)
             process = subprocess.Popen(
                 # -P: a random.py in the user's folder must not stand in for Python's own.
-                [sys.executable, "-P", "-m", "llava_tui.worker", str(path), "--ready-fd", str(told), "--", *argv],
+                [sys.executable, "-P", "-m", "llava_tui.worker", str(path), *options, "--", *argv],
                 stdin=plan,
                 stdout=log,
                 stderr=log,

@@ -158,6 +158,10 @@ class StreamReader:
         """Goes on from where another reader had come to, which only tells whether anything :meth:`changed`."""
         self._seen, self.corrupt, self.unknown = seen, corrupt, unknown
 
+    def begin_at(self, offset: int) -> None:
+        """Leaves out what is before ``offset``, where a line begins."""
+        self._offset = offset
+
     def changed(self) -> bool:
         """Whether the file is longer or shorter than it was when it was last read to its end."""
         try:

@@ -16,8 +16,10 @@ import threading
 import time
 from pathlib import Path
 
+import msgspec
 import psutil
 
+from llava_tui.readings import TelemetryEvent
 from llava_tui.session.writer import StreamWriter
 from llava_tui.telemetry.host import Host
 from llava_tui.telemetry.nvml import Nvml
@@ -72,26 +74,31 @@ def worker_end(pid: int) -> threading.Event:
     return ended
 
 
-def run(session: Path, hz: float, pid: int) -> None:
-    """Samples into ``session``'s ``telemetry.jsonl`` at ``hz`` until worker ``pid`` ends.
+def run(session: Path, hz: float, pid: int, shift: int = 0) -> None:
+    """Samples into ``session``'s ``telemetry.jsonl`` at ``hz`` until worker ``pid`` ends. ``shift`` (ns) is what the
+    session is ahead of CLOCK_MONOTONIC.
 
     Raises ``OSError`` when the stream cannot be written.
     """
     ended = worker_end(pid)
     writer = StreamWriter(session / "telemetry.jsonl")
     host, nvml = Host(pid), Nvml(pid)
-    writer.write(host.sample(time.monotonic_ns()))  # first, for a driver may take seconds to wake
+
+    def write(event: TelemetryEvent) -> None:
+        writer.write(msgspec.structs.replace(event, t=event.t + shift) if shift else event)
+
+    write(host.sample(time.monotonic_ns()))  # first, for a driver may take seconds to wake
     for event in nvml.start():
-        writer.write(event)
+        write(event)
     period = round(1e9 / hz)
     host_period = max(period, round(1e9 / HOST_HZ_MAX))
     start = host_due = time.monotonic_ns()
     while not ended.is_set():
         for event in nvml.sample():
-            writer.write(event)
+            write(event)
         t = time.monotonic_ns()
         if t >= host_due:
-            writer.write(host.sample(t))
+            write(host.sample(t))
             host_due = next_deadline(start, host_period, t)
         nvml.read_slow()
         now = time.monotonic_ns()
@@ -110,11 +117,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("session", type=Path, help="the session's folder")
     parser.add_argument("--hz", type=float, default=10.0, help="samples a second (default: 10)")
     parser.add_argument("--pid", type=int, required=True, help="the worker's process; the sampler ends with it")
+    parser.add_argument("--shift", type=int, default=0, help="ns to add to every time")
     options = parser.parse_args(argv)
     if not 0 < options.hz <= HZ_MAX:
         parser.error(f"--hz {options.hz:g}: give a rate above 0 and up to {HZ_MAX:g}")
     try:
-        run(options.session, options.hz, options.pid)
+        run(options.session, options.hz, options.pid, options.shift)
     except OSError as error:
         try:
             print(f"sampler: telemetry ends here: {error}", file=sys.stderr)  # noqa: T201 - worker.log

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path, PurePath
 
@@ -13,14 +13,16 @@ from llava_tui.plan import Case, Plan
 from llava_tui.session.items import write_items
 from llava_tui.session_files import DatasetFacts, Item
 
+_DONE, _BROKEN = 1, 2
+
 
 class Batches:
     """The inputs of a session, and what has become of each.
 
     Of a data set (``items``) a round's run takes its chunk (:func:`~llava_tui.dataset.chunk`), less what is broken; a
     pass over all of them is what ``rounds`` counts, one where the plan says ``auto``. A batch that items are too few
-    for runs at its real size and is *partial*. Other inputs fill every batch round-robin, a round going on where the one
-    before it stopped. Runs outside the rounds (cold, warm-up, cross-check …) take the first that can be read.
+    for runs at its real size and is *partial*. Other inputs fill every batch round-robin, a round going on where the
+    one before it stopped. Runs outside the rounds (cold, warm-up, cross-check …) take the first that can be read.
     """
 
     def __init__(self, plan: Plan, items: Sequence[Item] = (), rank: int = 0, world: int = 1) -> None:
@@ -97,17 +99,34 @@ class Batches:
         if self.is_dataset and round_ is not None and (begin := self._begin(case, round_)) is not None:
             done = self._done[case.id]
             for item in taken:
-                done[begin + item] = 1
+                done[begin + item] = _DONE
+
+    def leave_out(self, place: int, reason: str) -> None:
+        """That input cannot be read."""
+        self.broken[place] = reason
+        for done in self._done.values():
+            for past in range(place, len(done), self.count):
+                done[past] = done[past] or _BROKEN
+
+    def restore(self, plan: Plan, finished: Mapping[tuple[str, int], Iterable[int]], broken: Mapping[int, str]) -> None:
+        """What another worker had done: items that were measured, by case and round, and what it could not read."""
+        for place, reason in broken.items():
+            self.leave_out(place, reason)
+        cases = {case.id: case for case in plan.cases()}
+        for (case, round_), items in finished.items():
+            self.finished(cases[case], round_, items)
 
     def left(self, case: Case) -> int:
         """Items that are still to be measured in the case, over all passes; broken ones are not."""
-        if not self.is_dataset:
-            return 0
-        done = self._done[case.id]
-        left = done.count(0)
-        for item in self.broken:
-            left -= sum(not done[item + past * self.count] for past in range(self._passes))
-        return left
+        return self._done[case.id].count(0) if self.is_dataset else 0
+
+    def next_round(self, case: Case) -> int:
+        """The first round of the case's passes that anything is left of; of several ranks, for this one."""
+        first = self._done[case.id].find(0)
+        if first < 0:
+            return self.rounds(case)
+        past, item = divmod(first, self.count)
+        return past * rounds_of(self.count, case.batch, self._world) + item // (case.batch * self._world)
 
     def _begin(self, case: Case, round_: int) -> int | None:
         """Where the pass of that round begins in what is done; ``None`` beyond the passes: a viewer's more rounds."""

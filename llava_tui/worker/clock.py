@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 SLICE_NS = 20_000_000
 """Longest real sleep of the simulated clock between two looks at control."""
@@ -53,8 +53,16 @@ class Clock(Protocol):
 class HostClock:
     """The host's clock, for host and device stages alike: right where both are the same machine (CPU)."""
 
+    shift = 0
+    """ns: by how much a session is ahead of CLOCK_MONOTONIC that goes on after the machine was started anew."""
+
+    def shifted(self, shift: int) -> Self:
+        """This clock, ahead by that much."""
+        self.shift = shift
+        return self
+
     def now(self) -> int:
-        return time.monotonic_ns()
+        return time.monotonic_ns() + self.shift
 
     def wait(self, seconds: float) -> None:
         time.sleep(seconds)
@@ -79,9 +87,10 @@ class HostClock:
 
     def on(self, device: str) -> Clock:
         places = [place for place in device.split(",") if place.split(":")[0] not in ("cpu", "meta", "simulated")]
-        if len(places) > 1:
-            return SeveralDevicesClock([torch_clock(place) for place in places])
-        return torch_clock(places[0]) if places else self
+        clocks = [torch_clock(place).shifted(self.shift) for place in places]
+        if len(clocks) > 1:
+            return SeveralDevicesClock(clocks).shifted(self.shift)
+        return clocks[0] if clocks else self
 
 
 class DeviceEvent(Protocol):
@@ -225,7 +234,7 @@ class BlindDeviceClock(HostClock):
         return self
 
 
-def torch_clock(device: str) -> Clock:
+def torch_clock(device: str) -> DeviceClock | BlindDeviceClock:
     """The clock of a torch device that is not the CPU: of that one, whichever is current."""
     import torch
 

@@ -22,15 +22,16 @@ import msgspec
 from llava_tui.events import TelemetryEvent
 from llava_tui.pipelines.base import Pipeline
 from llava_tui.plan import Plan, PlanError, from_dict, from_json
-from llava_tui.session.control import CommandReader
+from llava_tui.session.control import CONTROL, CommandReader
 from llava_tui.session.items import read_items
 from llava_tui.session.reader import HEADER, SessionError, read_header
-from llava_tui.session.writer import StreamWriter, lock, write_atomically
+from llava_tui.session.writer import StreamWriter, lock, set_aside, write_atomically
 from llava_tui.worker.batches import Batches, take_in
 from llava_tui.worker.clock import Clock, HostClock, SimulatedClock
 from llava_tui.worker.control import Control
 from llava_tui.worker.course import Course, Telemetry
 from llava_tui.worker.facts import header
+from llava_tui.worker.past import Past, clock_of, resumed, take_up
 from llava_tui.worker.porter import Porter
 from llava_tui.worker.ranks import Place, Ranks
 from llava_tui.worker.schedule import Schedule
@@ -39,6 +40,7 @@ from llava_tui.worker.vitals import Vitals
 
 SAMPLER_GRACE_S = 3.0
 STALL_S = 0.02
+TELEMETRY = "telemetry.jsonl"
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--plan", type=Path, metavar="PLAN.toml", help="what to run, instead of a folder")
     parser.add_argument("--sessions", metavar="DIR", help="with --plan: the folder of sessions")
     parser.add_argument("--ready-fd", type=int, default=-1, help=argparse.SUPPRESS)
+    parser.add_argument("--resume", action="store_true", help="go on with the session in the folder")
     parser.add_argument("--rank", metavar="RANK/RANKS", help=argparse.SUPPRESS)
     arguments = sys.argv[1:] if arguments is None else arguments
     cut = arguments.index("--") if "--" in arguments else len(arguments)
@@ -86,22 +89,37 @@ def main(arguments: list[str] | None = None) -> int:
         from llava_tui.worker import children
 
         ranks = children.Parent(folder, plan.processes)
-    return lead(folder, plan, argv, ready, ranks)
+    return lead(folder, plan, argv, ready, ranks, options.resume)
 
 
-def lead(folder: Path, plan: Plan, argv: list[str], ready: Callable[..., None], ranks: Ranks) -> int:
-    """The session of ``plan`` in the empty ``folder``, as its only rank or as the first of ``ranks``. ``ready`` is told
-    when the session can be watched, or why there is none. Returns the exit code."""
+def lead(
+    folder: Path, plan: Plan, argv: list[str], ready: Callable[..., None], ranks: Ranks, resume: bool = False
+) -> int:
+    """The session of ``plan`` in the empty ``folder``, as its only rank or as the first of ``ranks``; ``resume``: what
+    is left of the one that is there. ``ready`` is told when the session can be watched, or why there is none. Returns
+    the exit code."""
+    past: Past | None = None
     with contextlib.ExitStack() as held:
         try:
             held.callback(lock(folder).release)
-            clock: Clock = SimulatedClock(plan.time_scale) if plan.pipeline == "simulated" else HostClock()
+            if resume:
+                known = read_header(folder)
+                past, batches = take_up(folder, plan, known)
+                set_aside(folder)
+                clock: Clock = clock_of(plan, known, past)
+            else:
+                clock = SimulatedClock(plan.time_scale) if plan.pipeline == "simulated" else HostClock()
             sink = EventSink(StreamWriter(folder / "events.jsonl"))
-            batches, dataset = take_in(folder, plan, ranks.place.rank, ranks.place.world)
-            schedule = Schedule(plan, batches)
-            control = Control(CommandReader(folder), sink.write, clock, schedule)
-            write_atomically(folder / HEADER, header(folder, plan, argv, clock.now(), time.time_ns(), dataset))
-        except (PlanError, SessionError) as error:
+            if past is None:
+                batches, dataset = take_in(folder, plan, ranks.place.rank, ranks.place.world)
+            schedule = Schedule(plan, batches, past)
+            commands = CommandReader(folder, past.sizes.get(CONTROL, 0) if past is not None else 0)
+            control = Control(commands, sink.write, clock, schedule)
+            if past is None:
+                write_atomically(folder / HEADER, header(folder, plan, argv, clock.now(), time.time_ns(), dataset))
+            else:
+                sink.write(resumed(plan, past, batches, clock.now(), argv, os.getpid()))
+        except (PlanError, SessionError, StreamLost) as error:
             ready(str(error))
             return 2
         except OSError as error:
@@ -110,7 +128,7 @@ def lead(folder: Path, plan: Plan, argv: list[str], ready: Callable[..., None], 
         _on_signals(control, ranks)
         ready()
         _log_to(sink, clock)
-        return record(folder, plan, clock, sink, control, schedule, ranks)
+        return record(folder, plan, clock, sink, control, schedule, ranks, past)
 
 
 def follow(folder: Path, ranks: Ranks) -> int:
@@ -161,18 +179,21 @@ def record(
     control: Control,
     schedule: Schedule,
     ranks: Ranks | None = None,
+    past: Past | None = None,
 ) -> int:
     """The session itself, in a folder whose lock is held and whose header is written. Returns the exit code."""
     ranks = ranks or Ranks()
+    before = past.sizes if past is not None else {}
     open_pipeline: Callable[[], Pipeline]
     telemetry: Telemetry
     call_porter: Callable[[], Porter] | None = None
     if isinstance(clock, SimulatedClock):
         telemetry, open_pipeline = _simulated(folder, plan, clock)
     else:
-        telemetry, open_pipeline = Sampler(folder, plan.sample_hz), lambda: _real(_on_its_device(plan, ranks.place))
-        call_porter = functools.partial(Porter, folder, clock, schedule)
-    vitals = Vitals(folder / "telemetry.jsonl")
+        telemetry = Sampler(folder, plan.sample_hz, clock.shift if isinstance(clock, HostClock) else 0)
+        open_pipeline = functools.partial(_real, _on_its_device(plan, ranks.place))
+        call_porter = functools.partial(Porter, folder, clock, schedule, before.get(CONTROL, 0))
+    vitals = Vitals(folder / TELEMETRY, before.get(TELEMETRY, 0))
     course = Course(
         plan,
         open_pipeline,
@@ -185,6 +206,7 @@ def record(
         folder=folder,
         call_porter=call_porter,
         ranks=ranks,
+        past=past,
     )
     code = course.run()
     try:
@@ -233,7 +255,7 @@ class SimulatedStream:
     """The simulated GPU's samples, which the simulation itself writes."""
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / "telemetry.jsonl"
+        self._path = folder / TELEMETRY
         self._sink: EventSink | None = None
 
     def start(self) -> None:
@@ -268,8 +290,10 @@ class SimulatedStream:
 class Sampler:
     """The process that watches the machine. It ends with this one: its standard input is a pipe that we hold."""
 
-    def __init__(self, folder: Path, hz: float) -> None:
+    def __init__(self, folder: Path, hz: float, shift: int = 0) -> None:
+        """``shift`` (ns) is what the session is ahead of CLOCK_MONOTONIC."""
         self._command = ["-m", "llava_tui.telemetry.sampler", str(folder), "--hz", f"{hz:g}", "--pid", str(os.getpid())]
+        self._command += ["--shift", str(shift)] if shift else []
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:

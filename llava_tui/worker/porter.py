@@ -38,11 +38,13 @@ _STOP = b"\n"
 class Porter:
     """The worker's end. :meth:`relieve` ends it; where the worker ends first, however it does, so does the porter."""
 
-    def __init__(self, folder: Path, clock: Clock, schedule: Schedule) -> None:
+    def __init__(self, folder: Path, clock: Clock, schedule: Schedule, since: int = 0) -> None:
         """Forks it: while this process has one thread, and before anyone has looked at the commands to the session in
-        ``folder``. It takes the clock and the schedule along as they are. Raises ``OSError`` where there can be none.
+        ``folder``, of which the first ``since`` bytes were for a worker before this one. It takes the clock and the
+        schedule along as they are. Raises ``OSError`` where there can be none.
         """
         self._stream = folder / STREAM
+        self._before = len(StreamReader(self._stream, Answer).read())
         worker = os.getpid()
         self._line, theirs = socket.socketpair()
         try:
@@ -55,7 +57,7 @@ class Porter:
             code = 1
             try:
                 self._line.close()
-                _attend(folder, clock, schedule, theirs, worker)
+                _attend(folder, clock, schedule, since, theirs, worker)
                 code = 0
             except BaseException:  # noqa: BLE001 - nothing may get out: there the worker's own course would go on, twice
                 traceback.print_exc()
@@ -93,13 +95,13 @@ class Porter:
             os.waitpid(self._pid, 0)
         if reason := said.decode().strip():
             raise StreamLost(reason)
-        return len(StreamReader(self._stream, Answer).read())
+        return len(StreamReader(self._stream, Answer).read()) - self._before
 
 
 # --- in the porter's process ------------------------------------------------------------------------------------------
 
 
-def _attend(folder: Path, clock: Clock, schedule: Schedule, line: socket.socket, worker: int) -> None:
+def _attend(folder: Path, clock: Clock, schedule: Schedule, since: int, line: socket.socket, worker: int) -> None:
     """Answers until it is relieved or the worker is gone."""
     # It ends with the worker, and not before: signals to the whole group are the worker's to heed.
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -110,7 +112,7 @@ def _attend(folder: Path, clock: Clock, schedule: Schedule, line: socket.socket,
     logging.getLogger("llava_tui").handlers.clear()
     stream = _Stream(folder / STREAM)
     try:
-        _answer(Control(CommandReader(folder), stream.write, clock, schedule), line, worker)
+        _answer(Control(CommandReader(folder, since), stream.write, clock, schedule), line, worker)
         stream.sync()
     except StreamLost as lost:
         line.send(f"{lost}\n".encode())

@@ -7,7 +7,7 @@ import random
 from collections import Counter, defaultdict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from llava_tui import events
 from llava_tui.plan import Case, Plan
@@ -24,6 +24,9 @@ from llava_tui.worker.rules import (
     warmed_up,
     widest,
 )
+
+if TYPE_CHECKING:
+    from llava_tui.worker.past import Past
 
 Rule = Literal["interval", "cap", "time limit", "rounds", "stopped", "no case left"]
 
@@ -46,7 +49,9 @@ class Schedule:
     Where the plan says ``auto``, what comes next depends on what was measured: :meth:`ran` is told of every run.
     """
 
-    def __init__(self, plan: Plan, batches: Batches | None = None) -> None:
+    def __init__(self, plan: Plan, batches: Batches | None = None, past: Past | None = None) -> None:
+        """``past``: what another worker did before: rounds go on from the first with anything left, the model starts
+        cold and is warmed up again, and what was found out about it holds."""
         self.plan = plan
         self.batches = batches or Batches(plan)
         self.cases: dict[str, Case] = {case.id: case for case in plan.cases()}
@@ -103,6 +108,8 @@ class Schedule:
         self._plan_self_test()
         self._ahead = deque(range(self.rounds))
         """Rounds whose order is not drawn yet."""
+        if past is not None:
+            self._go_on(past)
 
     def group(self, groups: Sequence[Sequence[str]]) -> None:
         """Cases by what is in memory together, in the order in which it is loaded: those of a group interleave, and a
@@ -369,6 +376,23 @@ class Schedule:
             return 0
         return sum(max(0, WARM_UP_MOST - self._taken_warm.get(case, 0) - planned[case]) for case in self._warming)
 
+    def _go_on(self, past: Past) -> None:
+        self.done = past.run + 1  # the load that comes first is one of them
+        self._went_well = {round_ for _, round_ in past.finished}
+        self._begun = min(self.batches.next_round(case) for case in self.cases.values())
+        self._ahead = deque(range(self._begun, self.rounds))
+        self._self_test = self._self_test and not past.self_tested
+        known = {"self-test"} if past.self_tested else set()
+        self._pending = deque(
+            one
+            for one in self._pending
+            if one.kind not in known and not (one.kind == "cross-check" and one.case.id in past.checked)
+        )
+        for case in self.cases.values():
+            if not self.batches.left(case):
+                self._remove(case.id)
+                self.skipped.add(case.id)
+
     # --- a data set --------------------------------------------------------------------------------------------------
 
     def _rounds_planned(self) -> int:
@@ -395,11 +419,13 @@ class Schedule:
     def _measured_ahead(self, taking_part: set[str]) -> int:
         if not self.batches.is_dataset:
             return len(self._ahead) * len(taking_part)
-        ends = [self.batches.rounds(case) for case in self.cases.values() if case.id in taking_part]
+        cases = [case for case in self.cases.values() if case.id in taking_part]
         asked_for = sum(round_ >= self._planned_rounds for round_ in self._ahead) if self._extra else 0
         first = self._ahead[0] if self._ahead else self._planned_rounds
-        # Those that are planned follow each other, from the first to the last.
-        return sum(max(0, end - first) for end in ends if first < self._planned_rounds) + asked_for * len(ends)
+        left = asked_for * len(cases)
+        if first < self._planned_rounds:  # Those that are planned follow each other, from the first to the last.
+            left += sum(max(0, self.batches.rounds(case) - max(first, self.batches.next_round(case))) for case in cases)
+        return left
 
     # --- groups ------------------------------------------------------------------------------------------------------
 

@@ -16,8 +16,10 @@ KEPT = 4096
 class Vitals:
     """Readings of the machine so far; :meth:`read` takes in what is new."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, since: int = 0) -> None:
+        """``since``: bytes of the stream at ``path`` that are another worker's."""
         self._stream = StreamReader(path, TelemetryEvent)
+        self._stream.begin_at(since)
         self.devices: dict[int, GpuDevice] = {}
         self.first: dict[int, GpuSample] = {}
         """The first sample of each GPU."""

@@ -16,9 +16,14 @@ from llava_tui.worker.batches import Batches, name_of
 from llava_tui.worker.clock import SimulatedClock
 from llava_tui.worker.control import Control
 from llava_tui.worker.course import Course
+from llava_tui.worker.past import Past
 from llava_tui.worker.schedule import Schedule
 from llava_tui.worker.sink import EventSink
 from llava_tui.worker.vitals import Vitals
+
+
+class Death(BaseException):
+    """The end of a worker that is killed."""
 
 
 class FakePipeline:
@@ -39,6 +44,8 @@ class FakePipeline:
         """Runs (case, nth run of it) in which something is compiled."""
         self.closed = False
         self.used: list[tuple[Any, ...]] = []
+        self.dies_in = 0
+        """The run, counted from 1, in which the worker is killed."""
         self.broken: dict[str, str] = {}
         """Inputs that cannot be read, by their names, and why."""
 
@@ -56,6 +63,8 @@ class FakePipeline:
 
     def run(self, case, inputs, seed, probe):
         self.used.append(inputs)
+        if len(self.used) == self.dies_in:
+            raise Death
         for sequence in range(case.batch):
             with of_sequence(sequence):
                 given = inputs[sequence % len(inputs)]
@@ -133,17 +142,23 @@ def make_course(
     stream: MemoryStream,
     vitals: Vitals | None = None,
     items: Sequence[Item] = (),
+    past: Past | None = None,
     **faults: Any,
 ) -> tuple[Course, FakePipeline, Control]:
     """A course over a fake pipeline on a clock that never sleeps."""
     clock = SimulatedClock(0)
     sink = EventSink(stream)  # type: ignore[arg-type]
-    schedule = Schedule(plan, Batches(plan, items))
+    batches = Batches(plan, items)
+    if past is not None:
+        batches.restore(plan, past.finished, past.broken)
+    schedule = Schedule(plan, batches, past)
     control = Control(CommandReader(folder), sink.write, clock, schedule)
     pipeline = FakePipeline(clock, **faults)
 
     def no_exit(code: int) -> None:
         raise AssertionError("the test's own process")
 
-    course = Course(plan, lambda: pipeline, sink, clock, control, schedule, NoTelemetry(), no_exit, vitals, folder)
+    course = Course(
+        plan, lambda: pipeline, sink, clock, control, schedule, NoTelemetry(), no_exit, vitals, folder, past=past
+    )
     return course, pipeline, control
