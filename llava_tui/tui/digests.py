@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from llava_tui.analysis.comparison import Comparison
+    from llava_tui.analysis.done import ItemsDone
     from llava_tui.analysis.steps import StepTable
     from llava_tui.analysis.trust import Trust
     from llava_tui.events import ModelFacts
@@ -43,6 +44,12 @@ class Digest:
     effect: float | None = None
     """The whole run's, relative, of the case that decided the verdict."""
     sentence: str = ""
+    items: ItemsDone | None = None
+    """Of a data set: in the case that is least far."""
+    loads: str = ""
+    """Of a session whose models did not fit into memory together: what was loaded after what."""
+    memory: str = ""
+    """What the model weighs, part by part, and what its cases took."""
     problem: str = ""
     """Why it could not be read."""
 
@@ -149,6 +156,8 @@ class Digests:
         return True
 
     def _digest(self, job: _Job, base: tuple[tuple[Path, Sizes], ...]) -> tuple[Digest, dict[str, StepTable]]:
+        from llava_tui.analysis import loads
+        from llava_tui.analysis.done import items_done
         from llava_tui.analysis.steps import case_ids, step_table
         from llava_tui.analysis.trust import badge
         from llava_tui.session import shelf
@@ -162,7 +171,18 @@ class Digests:
         if base and job.path not in [path for path, _ in base] and trust:
             verdict, effect, sentence = self._against(view, base)
         tables = {case: step_table(view, case) for case in cases} if job.tables else {}
-        return Digest(grade, cases, trust, view.model, verdict, effect, sentence), tables
+        far = [items for case in cases if (items := items_done(view, case)) is not None]
+        return Digest(
+            grade,
+            cases,
+            trust,
+            view.model,
+            verdict,
+            effect,
+            sentence,
+            items=min(far, key=lambda items: items.done, default=None),
+            loads=loads.told(view),
+        ), tables
 
     def _against(self, view: View, base: tuple[tuple[Path, Sizes], ...]) -> tuple[str, float | None, str]:
         from llava_tui.analysis.comparison import Side, compare

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from llava_tui import architecture, costs, models, presets
+from llava_tui import architecture, costs, dataset, models, presets
 from llava_tui.plan import DEMO, NAMED, Case, Plan
 
 if TYPE_CHECKING:
@@ -58,6 +58,8 @@ class Estimate:
     memory: float | None
     """Bytes, of the case that takes most; at least."""
     memory_from: str
+    items: int = 0
+    """Of a data set; 0: it has none, and its inputs are measured again and again."""
 
 
 class _CaseSummary(msgspec.Struct):
@@ -70,8 +72,11 @@ class _Summary(msgspec.Struct):
     cases: dict[str, _CaseSummary] = {}
 
 
-def rounds_of(plan: Plan) -> Range:
-    """Measured rounds: each runs every case once."""
+def rounds_of(plan: Plan, case: Case, items: int = 0) -> Range:
+    """Measured rounds of a case. Of ``items`` a plan's rounds are passes over all of them, in batches."""
+    if items:
+        passes = 1 if plan.rounds == "auto" else plan.rounds
+        return (passes * dataset.rounds_of(items, case.batch, plan.processes),) * 2
     return (min(ROUNDS, plan.max_rounds), plan.max_rounds) if plan.rounds == "auto" else (plan.rounds, plan.rounds)
 
 
@@ -86,22 +91,25 @@ def others_of(plan: Plan, case: Case) -> Range:
     return warm[0] + once, warm[1] + once
 
 
-def _seconds(plan: Plan, walls: Mapping[Case, float]) -> tuple[float, float]:
+def _seconds(plan: Plan, walls: Mapping[Case, float], items: int) -> tuple[float, float]:
     """Of the session's own time, simulated where that is."""
     round_ = sum(walls.values())
     limit = math.inf if plan.time_limit_s is None else plan.time_limit_s + round_  # a round that has begun is finished
     low, high = (
         sum(wall * others_of(plan, case)[end] for case, wall in walls.items())
-        + min(rounds_of(plan)[end] * round_, limit)
+        + min(sum(wall * rounds_of(plan, case, items)[end] for case, wall in walls.items()), limit)
         for end in (0, 1)
     )
     return low, high
 
 
 def estimate(plan: Plan, sessions: Sequence[SessionInfo]) -> Estimate:
-    """For ``plan``, from ``sessions`` that were recorded here, the newest first. Reads small files only."""
-    cases = plan.cases()
-    least, most = (sum(others_of(plan, case)[end] + rounds_of(plan)[end] for case in cases) for end in (0, 1))
+    """For ``plan``, from ``sessions`` that were recorded here, the newest first. Reads small files, and the plan's data
+    set. Raises :class:`~llava_tui.plan.PlanError` for one that cannot be used."""
+    cases, items = plan.cases(), len(dataset.items_of(plan))
+    least, most = (
+        sum(others_of(plan, case)[end] + rounds_of(plan, case, items)[end] for case in cases) for end in (0, 1)
+    )
     scale = plan.time_scale if plan.pipeline == "simulated" else 1.0
     told_of, names = _measured(plan, cases, sessions)
     known = {case: told.wall / 1e9 for case, told in told_of.items()}
@@ -113,7 +121,7 @@ def estimate(plan: Plan, sessions: Sequence[SessionInfo]) -> Estimate:
     walls = floors | known
     seconds = None
     if len(walls) == len(cases):
-        seconds = _seconds(plan, walls)
+        seconds = _seconds(plan, walls, items)
     if len(known) == len(cases):
         source = f"from {', '.join(names[:2])}" + (" and others" if len(names) > 2 else "")
     elif seconds is not None and peaks is not None:
@@ -124,7 +132,7 @@ def estimate(plan: Plan, sessions: Sequence[SessionInfo]) -> Estimate:
     held = [told.memory for told in told_of.values() if told.memory]
     if len(held) == len(cases) and plan.pipeline != "simulated":  # whose process holds no model
         memory, memory_from = max(held), source
-    return Estimate((least, most), seconds, scale, len(known) < len(cases), source, memory, memory_from)
+    return Estimate((least, most), seconds, scale, len(known) < len(cases), source, memory, memory_from, items)
 
 
 # --- earlier sessions -----------------------------------------------------------------------------------------------

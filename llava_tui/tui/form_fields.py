@@ -38,6 +38,11 @@ def _unless(name: str, *values: str) -> Callable[[Mapping[str, str]], bool]:
     return lambda texts: texts[name].strip() not in values
 
 
+def _by_precision(texts: Mapping[str, str]) -> bool:
+    """Whether rounds go on until figures are known well enough; of a data set they are passes over it."""
+    return texts["rounds"].strip() in ("auto", "") and not texts["dataset"].strip()
+
+
 class Field(NamedTuple):
     """One field of the plan."""
 
@@ -103,9 +108,9 @@ FIELDS: tuple[Field, ...] = (
     Field("devices", "processes", "processes", "Ranks that share the inputs, each with a model of its own."),
     Field("measuring", "rounds", "rounds", "Measured rounds of every case; auto: until every step's median is known "
           "well enough. Of many inputs: passes over them, auto is one.", choices=("auto", "10", "20")),
-    Field("measuring", "max_rounds", "most rounds", "Of rounds auto.", when=_where("rounds", "auto", "")),
+    Field("measuring", "max_rounds", "most rounds", "Of rounds auto.", when=_by_precision),
     Field("measuring", "delta", "precision", "Of rounds auto: how far a median's interval may reach; 0.01 is ±1 %.",
-          when=_where("rounds", "auto", "")),
+          when=_by_precision),
     Field("measuring", "time_limit_s", "time limit", "No round begins after that many seconds of measuring; empty: "
           "none."),
     Field("measuring", "warmup", "warm-up", "Warm-up runs a case, kept out of the statistics; auto: until three agree "

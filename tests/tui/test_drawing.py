@@ -30,6 +30,46 @@ def row(lines: list[str], title: str) -> str:
     return next(line for line in lines if title in line)
 
 
+# --- many inputs ----------------------------------------------------------------------------------------------------
+
+
+def with_items(folder: Path, broken: int = 0) -> View:
+    """A session over 12 items, of which the first case has measured three, one of them in a last, smaller batch."""
+
+    def of_many(event: events.Event) -> events.Event:
+        if isinstance(event, events.RunStart) and event.case:
+            kind = "partial" if event.run == 8 else event.kind
+            return msgspec.structs.replace(event, items=[event.run - 2], item=f"clip-{event.run}.mp4", kind=kind)
+        return event
+
+    happened = [(name, of_many(event)) for name, event in course(closed=False)]
+    happened[-3:-3] = [
+        (
+            "events.jsonl",
+            events.BrokenItem(t=happened[-3][1].t, item=9 + n, name=f"bad-{n}.mp4", reason="no video", run=7),
+        )
+        for n in range(broken)
+    ]
+    dataset = events.DatasetFacts(path="/data/all.jsonl", count=12, digest="0")
+    return Timeline.open(record(folder / "many", happened, dataset=dataset, plan={"rounds": "auto"})).now()
+
+
+def test_the_heading_says_how_far_a_data_set_is_and_what_is_broken(tmp_path: Path) -> None:
+    look = Look(case="f1-b1-n16")
+    (line,) = lines_of("heading", with_items(tmp_path / "a"), look=look)
+    assert "items 3/12" in line
+    assert "broken" not in line
+    assert "round" not in line
+    (line,) = lines_of("heading", with_items(tmp_path / "b", broken=2), look=look)
+    assert "items 3/12  ✗ 2 broken" in line
+
+
+def test_a_run_without_pictures_is_text_only(tmp_path: Path) -> None:
+    view = Timeline.open(record(tmp_path / "text", course(cases=("f0-b1-n16",)))).now()
+    assert "text only" in lines_of("heading", view)[0]
+    assert "frames 0" not in lines_of("heading", view)[0]
+
+
 # --- the steps table ------------------------------------------------------------------------------------------------
 
 

@@ -267,6 +267,26 @@ def test_only_sessions_of_the_same_model_set_up_alike_on_this_machine_tell(sessi
     assert "at least" in estimate(simulated(), [info]).time_from
 
 
+def test_of_a_data_set_every_case_takes_all_items_once_a_pass(tmp_path: Path) -> None:
+    (tmp_path / "all.csv").write_text("path\n" + "".join(f"{n}.mp4\n" for n in range(10)))
+    of = {"dataset": str(tmp_path / "all.csv"), "batch": [1, 4], "warmup": 0, "self_test": False}
+    once, twice = (estimate(simulated(**of, rounds=rounds), []) for rounds in ("auto", 2))
+    assert (once.items, once.runs) == (10, (3 + 13, 3 + 13)), "10 runs of one, 3 of four; two checks and a cold start"
+    assert twice.runs == (3 + 26, 3 + 26)
+    words = " ".join(text for line in draw_planned(Planned("", simulated(**of), estimate=once), 60) for text, _ in line)
+    assert "10, 1 pass over them" in " ".join(words.split())
+    with pytest.raises(PlanError, match="no such file"):
+        estimate(simulated(dataset=str(tmp_path / "absent.csv")), [])
+
+
+def test_several_loads_are_named_before_they_are_made() -> None:
+    plan = Plan(quantization="none,torchao-int8", dtype="bfloat16")
+    words = " ".join("".join(text for text, _ in line) for line in draw_planned(Planned("", plan), 80))
+    assert "2; cases interleave as far as memory holds them: bfloat16; bfloat16, torchao-int8" in " ".join(
+        words.split()
+    )
+
+
 def test_memory_is_that_of_weights_and_cache() -> None:
     found = estimate(simulated(frames=[1, 3]), [])
     assert found.memory is not None

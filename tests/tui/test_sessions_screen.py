@@ -17,7 +17,7 @@ from driven import Driven
 from screen_sessions import LOADING, WALL, Recording, course, record
 from terminal_program import ESCAPES, TerminalProgram
 
-from llava_tui.events import Notes
+from llava_tui.events import DatasetFacts, Notes
 from llava_tui.session import store
 from llava_tui.session.reader import read_notes
 from llava_tui.tui.app import LlavaTui
@@ -234,7 +234,7 @@ async def test_names_tags_and_notes_are_kept_and_nobodys_are_lost(folder: Path) 
 async def test_notes_of_another_process_appear_by_themselves(folder: Path) -> None:
     code = (
         "import sys; from pathlib import Path\n"
-        "from llava_tui.events import Notes; from llava_tui.session import store\n"
+        "from llava_tui.events import DatasetFacts, Notes; from llava_tui.session import store\n"
         "store.set_notes(Path(sys.argv[1]), Notes(name='named there', note='a word'))"
     )
     async with browser(folder) as shown:
@@ -399,6 +399,21 @@ async def test_ascii_shows_only_ascii(folder: Path) -> None:
         await shown.press("space")
         await shown.until(lambda: "generate" in shown.part("preview"))
         assert shown.everything().isascii()
+
+
+async def test_of_a_data_set_the_preview_says_how_far_it_came(folder: Path) -> None:
+    dataset = DatasetFacts(path="/data/all.jsonl", count=12, digest="0")
+    add(
+        folder,
+        "newest",
+        9,
+        dataset=dataset,
+        plan={"dataset": "/data/all.jsonl", "frames": [0], "quantization": "bnb-4bit"},
+    )
+    async with browser(folder) as shown:
+        await shown.until(lambda: "items    3 of 12 of all.jsonl done" in shown.part("preview"))
+        words = " ".join(shown.part("preview").replace("│", " ").split())
+        assert "text only · quantization bnb-4bit · on all.jsonl" in words
 
 
 async def test_who_may_only_look_cannot_change_anything(folder: Path) -> None:

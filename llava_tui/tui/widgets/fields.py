@@ -211,7 +211,8 @@ class Fields(VerticalScroll, can_focus=False, inherit_bindings=False):
         for name in self._shown:
             field = self.all[name].field
             if group not in ("", field.group):
-                lines.append([(left(f"─ {field.group} ".ljust(LABEL - 1, "─"), LABEL), "track")])
+                rule = "─" * max(LABEL - 4 - len(field.group), 0)
+                lines.append([("─ ", "track"), (field.group, "accent"), (f" {rule} ", "track")])
             group = field.group
             mark = "✗" if name == self._wrong else "▸" if name == here else " "
             style = "bad" if name == self._wrong else "strong" if name == here else "dim"

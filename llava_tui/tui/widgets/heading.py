@@ -12,6 +12,7 @@ from llava_tui.tui.widgets.look import Look
 from llava_tui.tui.widgets.signs import GRADE_STYLES, MARKS, PROVENANCE
 
 if TYPE_CHECKING:
+    from llava_tui.analysis.done import ItemsDone
     from llava_tui.session.timeline import View
 
 WIDE = 120
@@ -23,7 +24,8 @@ REGRADE_NS = 5_000_000_000
 def heading_key(view: View, look: Look) -> object:
     """The remaining time moves by seconds."""
     second = view.t // SECOND if look.following(view) else 0
-    told = (view.runs.n, view.started.n, view.models.n, view.schedules.n, view.state, look.case_of(view))
+    counted = (view.runs.n, view.started.n, view.models.n, view.schedules.n, view.facts.n)
+    told = (*counted, view.state, look.case_of(view))
     return (second, *told, look.status, look.line, look.behind(view), graded(view, look)[1])
 
 
@@ -49,7 +51,11 @@ def draw_heading(view: View, look: Look, width: int, height: int) -> list[Line]:
         parts.append([("run ", "dim"), (f"{how.done}/{most}{how.planned}", TEXT)])
     if how.eta is not None and look.status == "running" and look.following(view):
         parts.append([("ETA ", "dim"), (most + figures.clock(how.eta), TEXT)])
-    if how.round is not None and how.rounds:
+    if (items := _items(view, look)) is not None:
+        parts.append([("items ", "dim"), (f"{items.done:,}/{items.of:,}", TEXT)])
+        if items.broken:
+            parts.append([(f"✗ {items.broken:,} broken", "warn")])
+    elif how.round is not None and how.rounds:
         parts.append([("round ", "dim"), (f"{how.round + 1}/{most}{how.rounds}", TEXT)])
     if facts := model_facts(view):
         # Beside the name, though it is the first thing to go.
@@ -111,9 +117,20 @@ def model_facts(view: View) -> str:
     return " · ".join(fact for fact in facts if fact)
 
 
+def _items(view: View, look: Look) -> ItemsDone | None:
+    """How far the case that is shown is through its data set."""
+    if view.header.dataset is None:
+        return None
+    from llava_tui.analysis.done import items_done
+
+    case = look.case_of(view)
+    return look.once("items", (view.runs.n, view.facts.n, case), lambda: items_done(view, case))
+
+
 def _case_values(view: View, look: Look) -> list[str]:
     values = case_values(view, look.case_of(view))
-    words = [f"frames {values['frames']}"] if "frames" in values else []
+    frames = values.get("frames")
+    words = [] if frames is None else [f"frames {frames}"] if frames else ["text only"]
     if values.get("batch", 1) != 1:
         words.append(f"batch {values['batch']}")
     if "new_tokens" in values:
@@ -125,6 +142,7 @@ def _input(view: View) -> str:
     current = view.current
     item = str(current["item"]) if current is not None else ""
     if not item:
-        inputs = view.header.plan.get("inputs") or [""]
+        dataset = view.header.dataset
+        inputs = [dataset.path] if dataset is not None else view.header.plan.get("inputs") or [""]
         item = str(inputs[0]) if isinstance(inputs, (list, tuple)) else ""
     return item.rstrip("/").rpartition("/")[2]

@@ -61,6 +61,11 @@ def draw_planned(planned: Planned, width: int) -> list[Line]:
     cases = planned.plan.cases()
     names = " ".join(case.id for case in cases[:CASES]) + (" …" if len(cases) > CASES else "")
     say("cases", f"{len(cases)}: {names}", most=3)
+    if len(loads := planned.plan.loads()) > 1:
+        named = "; ".join(map(str, loads[:CASES]))
+        say("loads", f"{len(loads)}; cases interleave as far as memory holds them: {named}", most=4)
+    if planned.estimate is not None and planned.estimate.items:
+        say("items", f"{planned.estimate.items:,}, {units.counted(*_passes(planned.plan))} over them")
     if planned.estimate is None:
         say("time", "…", "dim")
     else:
@@ -76,6 +81,10 @@ def draw_planned(planned: Planned, width: int) -> list[Line]:
         for part in text.strip().split("\n"):
             lines += [[("   " + line, TEXT)] for line in wrap(part, max(width - 4, 8)) or [""]]
     return [fit(line, width) for line in lines]
+
+
+def _passes(plan: Plan) -> tuple[int, str, str]:
+    return (plan.rounds if isinstance(plan.rounds, int) else 1), "pass", "passes"
 
 
 def time_in_words(estimate: Estimate) -> str:

@@ -12,13 +12,22 @@ from llava_tui.tui.widgets.signs import GRADE_STYLES, MARKS, PROVENANCE
 from llava_tui.units import UNKNOWN, clock
 
 if TYPE_CHECKING:
+    from llava_tui.analysis.done import ItemsDone
     from llava_tui.analysis.steps import StepTable
+    from llava_tui.events import DatasetFacts
 
 LABEL = 9
 NOTE = 4000
 """Characters of a note that are looked at."""
 LEAST_TABLE = 5
 """Lines: a heading, three steps, what is in none of them."""
+
+
+_SETTINGS = (
+    *("dtype", "attention", "vision_attention", "resolution", "threads", "cache", "compile", "quantization"),
+    *("media", "device_map", "processes"),
+)
+"""Of a plan, told where they are not at their default."""
 
 
 def draw_preview(entry: Entry, tables: Mapping[str, StepTable] | None, width: int, height: int) -> list[Line]:
@@ -62,12 +71,16 @@ def _details(entry: Entry, width: int) -> list[Line]:
         for index, line in enumerate(wrap(text, width - LABEL)[:most]):
             lines.append([(left(label if not index else "", LABEL), "dim"), (line, style)])
 
+    if info.header.dataset is not None:
+        say("items", *_items(info.header.dataset, digest.items if digest is not None else None), most=3)
     model = [model_of(info)]
     if digest is not None and digest.model is not None:
         facts = digest.model
         model += [facts.device_name or facts.device, facts.dtype, facts.attention.split("(")[0].split(":")[0].strip()]
     say("model", " · ".join(part[:LONGEST] for part in model if part))
     say("plan", plan_in_words(info.header.plan), most=3)
+    if digest is not None and digest.loads:
+        say("loads", digest.loads[:NOTE], "warn", 3)
     if info.reason:
         say("ended", info.reason[:NOTE], "warn", 3)
     if entry.baseline:
@@ -77,12 +90,26 @@ def _details(entry: Entry, width: int) -> list[Line]:
     if digest is not None and digest.problem:
         say("reading", digest.problem[:NOTE], "warn")
     say("trust", *_trust(entry))
+    if digest is not None and digest.memory:
+        say("memory", digest.memory[:NOTE], most=3)
     if info.notes.tags:
         say("tags", " ".join("#" + tag[:LONGEST] for tag in info.notes.tags[:50]), "accent")
     if info.notes.note.strip():
         say("note", info.notes.note[:NOTE].strip(), most=8)
     say("id", info.id[:LONGEST], "dim", 1)
     return lines
+
+
+def _items(dataset: DatasetFacts, done: ItemsDone | None) -> tuple[str, str]:
+    from llava_tui.session.reader import safe_text
+
+    name = safe_text(dataset.path, LONGEST).rstrip("/").rpartition("/")[2]
+    if done is None:
+        return f"{dataset.count:,} of {name}", TEXT
+    told = f"{done.done:,} of {done.of:,} of {name} done"
+    if done.broken:
+        return f"{told}; {done.broken:,} broken: {safe_text(done.first_broken, LONGEST)}", "warn"
+    return told, TEXT
 
 
 def _trust(entry: Entry) -> tuple[str, str]:
@@ -104,15 +131,17 @@ def plan_in_words(plan: Mapping[str, Any]) -> str:
     if count is not None:
         words.append("1 case" if count == 1 else f"{count} cases")
     for field, name in (("frames", "frames"), ("batch", "batch"), ("new_tokens", "tokens")):
-        if (value := plan.get(field)) is not None and value != [1]:
+        if field == "frames" and plan.get(field) == [0]:
+            words.append("text only")
+        elif (value := plan.get(field)) is not None and value != [1]:
             words.append(f"{name} {_listed(value)}")
-    for field in ("dtype", "attention", "threads", "cache", "compile"):
+    for field in _SETTINGS:
         if value := plan.get(field):
-            words += [f"{field} {_listed(value)}"] if value not in ("auto", "off") else []
+            words += [f"{field.replace('_', ' ')} {_listed(value)}"] if value not in ("auto", "off", "none", 1) else []
     for field in ("rounds", "warmup"):
         if (value := plan.get(field)) is not None:
             words.append(f"{field.replace('warmup', 'warm-up')} {_listed(value)}")
-    if value := plan.get("inputs"):
+    if value := plan.get("dataset") or plan.get("inputs"):
         words.append(f"on {_listed(value)}")
     return " · ".join(words) or UNKNOWN
 
