@@ -55,6 +55,7 @@ def check(plan: Plan) -> None:
     missing = [name for name in ("torch", "transformers", "av", "PIL") if importlib.util.find_spec(name) is None]
     if missing:
         raise PlanError(f"{MODELS_EXTRA} (not found: {', '.join(missing)})")
+    _check_quantization(plan)
     _check_compiler(plan)
     if plan.pipeline == "eventgpt":
         _check_eventgpt(plan)
@@ -62,6 +63,14 @@ def check(plan: Plan) -> None:
         _check_model(plan)
     if not items:  # Of many, those that cannot be read are left out when their turn comes.
         _check_inputs(plan)
+
+
+def _check_quantization(plan: Plan) -> None:
+    from llava_tui.pipelines.quantization import missing
+
+    for name in plan.quantization.split(","):
+        if problem := missing(name):
+            raise PlanError(problem)
 
 
 def _check_simulated(plan: Plan) -> None:

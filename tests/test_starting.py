@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llava_tui import command_line, starting
+from llava_tui import command_line, preflight, starting
 from llava_tui.cli.plans import read_plan
 from llava_tui.cli.runs import run
 from llava_tui.faults import KINDS, Fault, as_text, parse
@@ -123,6 +124,21 @@ def test_a_plan_is_checked_aside_as_it_is_by_the_command_line(tmp_path: Path, mo
         starting.prepared_aside(Plan(model="./absent"))
     simulated = Plan(pipeline="simulated", inputs=("frame.png",), prompt="\ud7ff \x1b")
     assert starting.prepared_aside(simulated) == msgspec.structs.replace(simulated, inputs=(f"{tmp_path}/frame.png",))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="no models extra")
+@pytest.mark.parametrize("name", ["bnb-4bit", "torchao-int8"])
+def test_a_quantization_that_is_not_installed_is_said_before_there_is_a_session(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda of, *more: None if of in ("bitsandbytes", "torchao") else find(of, *more)
+    )
+    with pytest.raises(
+        PlanError, match=r"^quantization: .* not installed: pip install 'llava-tui\[quantization\]'$"
+    ):
+        preflight.check(Plan(quantization=f"none,{name}"))
 
 
 def test_a_started_run_is_recorded_with_its_plan_name_and_command(tmp_path: Path) -> None:

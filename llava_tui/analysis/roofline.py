@@ -7,7 +7,7 @@ MBU = bytes / (time × bandwidth). A stage that took less than its floor was not
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -123,9 +123,36 @@ def dtype_of(view: View, case: str) -> str:
     return str(own) if own else view.model.dtype if view.model is not None else ""
 
 
-def architecture_of(model: ModelFacts, dtype: str = "") -> Architecture:
-    """The sizes of the model that was loaded, run in ``dtype`` (else its own)."""
-    return architecture(model.config, dtype or model.dtype, model.parameters)
+_QUANTISED: dict[str, dict[str, Any]] = {
+    "bnb-8bit": {"quant_method": "bitsandbytes", "load_in_8bit": True},
+    "bnb-4bit": {"quant_method": "bitsandbytes", "load_in_4bit": True},
+    "torchao-int8": {"quant_method": "torchao", "quant_type": "int8"},
+    "torchao-int8-dynamic": {"quant_method": "torchao", "quant_type": "int8"},
+    "torchao-int4": {"quant_method": "torchao", "quant_type": "int4"},
+}
+"""What a config says of weights that are quantised as a plan names it."""
+_INT8_PRODUCTS = ("bnb-8bit", "torchao-int8-dynamic")
+"""Quantizations that multiply int8 by int8, on units whose peak no table here has."""
+
+
+def quantization_of(view: View, case: str) -> str:
+    """How the case's weights were quantised when they were loaded; "" where they were not."""
+    model = view.model
+    told = case_value(view, case, "quantization") or (model.extra.get("quantization") if model is not None else "")
+    return str(told) if told in _QUANTISED else ""
+
+
+def peak_flops(view: View, case: str, peaks: Peaks | None) -> float | None:
+    """What ``peaks`` say of the units that the case's products are computed on; ``None`` where they do not."""
+    if peaks is None or quantization_of(view, case) in _INT8_PRODUCTS:
+        return None
+    return peaks.of(dtype_of(view, case))
+
+
+def architecture_of(model: ModelFacts, dtype: str = "", quantization: str = "") -> Architecture:
+    """The sizes of the model that was loaded, run in ``dtype`` (else its own), quantised as a plan names it."""
+    config = model.config | ({"quantization_config": _QUANTISED[quantization]} if quantization in _QUANTISED else {})
+    return architecture(config, dtype or model.dtype, model.parameters)
 
 
 def roofline(view: View, table: StepTable, peaks: Peaks | None) -> Roofline:
@@ -135,15 +162,16 @@ def roofline(view: View, table: StepTable, peaks: Peaks | None) -> Roofline:
         why = "the model's config is not in the session" if model is not None else "no model was loaded"
         return Roofline(device_of(view), peaks, "", (), (why,))
     dtype = dtype_of(view, table.case)
-    made, work = architecture_of(model, dtype), work_of(view, table.case)
+    made, work = architecture_of(model, dtype, quantization_of(view, table.case)), work_of(view, table.case)
     unknown = [f"{name}: {why}" for name, why in made.missing.items()]
-    flops = peaks.of(dtype) if peaks is not None else None
+    flops = peak_flops(view, table.case, peaks)
     if peaks is None:
         unknown.append(
             f"peaks: {device_of(view) or 'the device'} is not in the table; llava-tui doctor --measure-peaks"
         )
     elif flops is None:
-        unknown.append(f"peaks: none in {dtype} for {peaks.device}")
+        of = "of int8 products" if quantization_of(view, table.case) in _INT8_PRODUCTS else f"in {dtype}"
+        unknown.append(f"peaks: none {of} for {peaks.device}")
     if dtype not in DTYPE_BYTES:
         unknown.append(f"dtype: bytes of {dtype} are not known; 2 are taken")
 

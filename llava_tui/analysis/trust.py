@@ -17,7 +17,17 @@ from llava_tui.analysis.loads import group_of
 from llava_tui.analysis.machine import Watched
 from llava_tui.analysis.measures import Measures, measures
 from llava_tui.analysis.peaks import peaks_of
-from llava_tui.analysis.roofline import SLACK, architecture_of, device_of, dtype_of, floor_of, stage_cost, work_of
+from llava_tui.analysis.roofline import (
+    SLACK,
+    architecture_of,
+    device_of,
+    dtype_of,
+    floor_of,
+    peak_flops,
+    quantization_of,
+    stage_cost,
+    work_of,
+)
 from llava_tui.analysis.series import autocorrelation, detrended, trend
 from llava_tui.analysis.statistics import SCALE, Summary
 from llava_tui.costs import Underived
@@ -97,7 +107,7 @@ def badge(view: View, case: str, status: str = "") -> Trust:
     """The trust in what ``case`` had given by ``view.t``. ``status``: the session's, where it is known
     ("interrupted": its worker is gone, which no view can tell from one that is at work)."""
     of = measures(view, case)
-    found = [*_origin(view), *_loads(view, case), *_failures(view, case), *_course(view, of, status)]
+    found = [*_origin(view), *_resumed(view), *_loads(view, case), *_failures(view, case), *_course(view, of, status)]
     if of.n:
         found += [*_machine(Watched(of)), *_runs(of), *_instrument(view, of)]
     found.sort(key=lambda reason: -WEIGHT[reason.level])
@@ -125,6 +135,18 @@ def _loads(view: View, case: str) -> Iterator[Reason]:
     if (group := group_of(view, case)) is not None:
         text = "memory held one group of models at a time: this case did not interleave with those of the others"
         yield Reason("not interleaved", "note", text, evidence={"group": group})
+
+
+def _resumed(view: View) -> Iterator[Reason]:
+    resumed = [event for event in view.facts["event"] if isinstance(event, events.Resumed)]
+    if resumed:
+        after = ", ".join(str(event.run) for event in resumed)
+        text = f"resumed after run {after}: loaded anew, so caches, temperature and load may be others than before"
+        yield Reason("resumed", "note", text, len(resumed), 0, {"runs": [event.run for event in resumed]})
+    hosts = sorted({view.header.host.hostname, *(event.host.hostname for event in resumed)})
+    if len(hosts) > 1:
+        text = f"resumed on another machine ({', '.join(hosts)}): times from before and after do not compare"
+        yield Reason("resumed", "red", text, len(hosts), 1, {"hosts": hosts})
 
 
 def _failures(view: View, case: str) -> Iterator[Reason]:
@@ -328,10 +350,10 @@ def impossible(view: View, of: Measures) -> Iterator[tuple[str, float, float]]:
     not say what a stage asks for, or the device's peaks are not known from its data sheet."""
     model, peaks = view.model, peaks_of(device_of(view))
     dtype = dtype_of(view, of.case)
-    flops = peaks.of(dtype) if peaks is not None else None
+    flops = peak_flops(view, of.case, peaks)
     if model is None or peaks is None or flops is None or not model.config:
         return
-    made, work = architecture_of(model, dtype), work_of(view, of.case)
+    made, work = architecture_of(model, dtype, quantization_of(view, of.case)), work_of(view, of.case)
     for path in of.paths:
         leaf = path.rsplit(".", 1)[-1]
         middle = of.median(path) if leaf in BOUNDED else None

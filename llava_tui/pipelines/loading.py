@@ -256,6 +256,8 @@ class LoadedModel:
         if self.config:
             return  # the same model, loaded in another way
         self.config = json.loads(self.model.config.to_json_string(use_diff=False))
+        if self._wanted.quantization != "none":  # which is this case's, not the checkpoint's
+            self.config.pop("quantization_config", None)
         if problem := self._unsupported():
             raise PipelineError(f"{self.plan.model}: {problem}")
         self._complete_processor()
@@ -286,13 +288,13 @@ class LoadedModel:
             t=0,
             name=self.plan.model,
             model_type=model.config.model_type,
-            parameters=sum(parameter.numel() for parameter in model.parameters()),
+            parameters=sum(part["parameters"] for part in self._modules()),
             dtype=str(model.dtype).removeprefix("torch."),
             device=str(self.device),
             device_name=devices.name_of(torch, self.device),
             attention=attention,
             context_length=architecture.context_length(self.config),
-            weights_bytes=sum(parameter.numel() * parameter.element_size() for parameter in model.parameters()),
+            weights_bytes=quantization.taken(model),
             revision=folder.name if folder and folder.parent.name == "snapshots" else "",
             digest=digest(folder) if folder else self._digest,
             config=self.config,

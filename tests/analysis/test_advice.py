@@ -55,6 +55,11 @@ def test_bandwidth_bound_decode(tmp_path: Path) -> None:
     share = 63 * 8 / (63 * 8 + 5 + 8 + 0.1 + 3.45 + 0.16 + 54 + 0.1)
     assert quantise.bound == pytest.approx(share, rel=0.01)
     assert quantise.gain == pytest.approx(share * (1 - 1 / 1.9), rel=0.01)  # 1.9 ×, not 4 ×
+    assert quantise.change == Change("quantization", "none", "bnb-4bit")  # the other's kernel takes bfloat16 alone
+    half = msgspec.structs.replace(MODEL, dtype="bfloat16")
+    assert given(tmp_path / "half", times=FAST_DECODE, model=half)["quantise"].change == Change(
+        "quantization", "none", "torchao-int4"
+    )
     # Two sequences read the weights once: a step takes hardly longer, so half of decode is saved a sequence.
     assert batch.change is not None
     assert (batch.change.axis, batch.change.before, batch.change.after) == ("batch", 1, 2)
@@ -68,6 +73,8 @@ def test_quantised_weights_are_not_quantised_again(tmp_path: Path) -> None:
     found = given(tmp_path, model=model, times=with_times(decode=63 * 2.6))
     assert "quantise" not in found
     assert "batch" in found
+    asked = msgspec.structs.replace(MODEL, extra=MODEL.extra | {"quantization": "bnb-4bit"})
+    assert "quantise" not in given(tmp_path / "asked", model=asked, times=with_times(decode=63 * 2.6))
 
 
 def profile(ratio: float) -> events.Profile:

@@ -10,6 +10,7 @@ from made_sessions import MODEL, a100, make
 from llava_tui.analysis.peaks import TABLE, Peaks, peaks_of
 from llava_tui.analysis.roofline import DECODE_STEP, Roofline, device_of, floor_of, roofline
 from llava_tui.analysis.steps import step_table
+from llava_tui.analysis.trust import badge
 from llava_tui.costs import architecture
 from llava_tui.pipelines import simulated_cost
 from llava_tui.pipelines.simulated_gpu import GPUS
@@ -80,6 +81,24 @@ def test_what_is_faster_than_physics_is_said_to_be(tmp_path: Path) -> None:
 
     roof = against(make(tmp_path / "s", [ONE], times=hasty))
     assert [row.path for row in roof.stages if row.impossible] == ["generate.prefill"]
+
+
+def test_quantised_weights_are_no_faster_than_physics(tmp_path: Path) -> None:
+    """By the bytes of 4-bit weights: by those of float16 they would be called a timing bug."""
+    quick = {"generate.decode": 31 * 2.6}
+    plain = make(tmp_path / "plain", [ONE], times=lambda case, round_: a100(case, round_) | quick)
+    assert badge(plain, ONE.id).grade == "F"
+    model = msgspec.structs.replace(MODEL, extra={"quantization": "bnb-4bit"})
+    quantised = make(tmp_path / "q", [ONE], model=model, times=lambda case, round_: a100(case, round_) | quick)
+    step = against(quantised).stage(DECODE_STEP)
+    assert step is not None
+    assert not step.impossible
+    assert badge(quantised, ONE.id).named("faster-than-roofline") is None
+    # Of what multiplies int8 by int8 no peak is known, and none is invented.
+    model = msgspec.structs.replace(MODEL, extra={"quantization": "torchao-int8-dynamic"})
+    dynamic = against(make(tmp_path / "d", [ONE], model=model))
+    assert any("none of int8 products" in why for why in dynamic.unknown)
+    assert {row.floor for row in dynamic.stages} == {None}
 
 
 def test_unknown_hardware_is_unknown_and_a_measured_one_is_not(tmp_path: Path) -> None:

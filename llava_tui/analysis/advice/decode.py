@@ -38,6 +38,8 @@ def bandwidth(seen: Seen) -> Iterator[Advice]:
         f"decode is {percent(share)} of the run",
     )
     if not seen.made.quantization:
+        # What gave that much is torchao's; its kernel takes bfloat16 on CUDA alone.
+        how = "torchao-int4" if seen.dtype == "bfloat16" and seen.on_accelerator else "bnb-4bit"
         yield seen.advice(
             "quantise",
             1,
@@ -46,7 +48,8 @@ def bandwidth(seen: Seen) -> Iterator[Advice]:
             remedy=f"4-bit weights gave {FOUR_BIT} × in decode elsewhere, not 4 ×; speculative decoding helps the same",
             gain=share * (1 - 1 / FOUR_BIT),
             bound=share,
-            command="llava-tui run --from {session} --model QUANTISED_CHECKPOINT --headless",
+            change=Change("quantization", "none", how) if seen.settable else None,
+            command=f"llava-tui run --from {{session}} --quantization {how} --headless",
         )
     batch = seen.axis("batch")
     ratio = batch_ratio(seen, 2 * batch)

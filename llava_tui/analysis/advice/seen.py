@@ -16,6 +16,7 @@ from llava_tui.analysis.roofline import (
     architecture_of,
     case_value,
     dtype_of,
+    quantization_of,
     stage_cost,
     work_of,
 )
@@ -150,7 +151,7 @@ def look(view: View, found: Insights, insight: CaseInsight) -> Seen | None:
         insight=insight,
         model=model,
         dtype=dtype,
-        made=architecture_of(model, dtype),
+        made=architecture_of(model, dtype, quantization_of(view, insight.case)),
         work=work_of(view, insight.case),
         fits=found.fits,
         profile=view.fact(Profile),
