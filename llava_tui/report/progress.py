@@ -39,7 +39,10 @@ class Lines:
         news = [(row["t"], ": ".join(filter(None, (row["state"], safe_text(row["reason"]))))) for row in states]
         log = [view.log.row(index) for index in range(self._log, view.log.n)]
         marks = {"info": "", "warning": "warning: ", "error": "error: "}
-        news += [(row["t"], marks[row["level"]] + row["text"]) for row in log if row["level"] in marks]
+        whose = {row["rank"]: f"rank {row['rank']}: " if row["rank"] else "" for row in log}
+        news += [
+            (row["t"], marks[row["level"]] + whose[row["rank"]] + row["text"]) for row in log if row["level"] in marks
+        ]
         news += [(int(view.runs["t"][index]), _run_line(view, index)) for index in range(self._runs, view.runs.n)]
         told = zip(view.facts["t"][self._facts :], view.facts["event"][self._facts :], strict=True)
         news += [(int(t), text) for t, fact in told if (text := facts.sentence(fact))]

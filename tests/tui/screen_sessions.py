@@ -166,7 +166,8 @@ class Recording:
         path.mkdir(parents=True, mode=0o700)
         writer.write_atomically(path / "session.json", make_header(path.name, **header))
         self._lock = writer.lock(path)
-        self._streams = {name: writer.StreamWriter(path / name) for name in ("events.jsonl", "telemetry.jsonl")}
+        names = {"events.jsonl", "telemetry.jsonl"} | {name for name, _ in happened}
+        self._streams = {name: writer.StreamWriter(path / name) for name in names}
         self._left = happened
 
     def write_until(self, t: int) -> None:

@@ -8,6 +8,8 @@ SIDE_BY_SIDE = 100
 """From this width on, output and log stand beside each other."""
 
 
+FIRST_RIBBONS = 4
+"""Ranks that have a ribbon before log and output have their lines."""
 PARTS = ("heading", "steps", "run", "gauges", "strips", "output", "log", "transport", "footer")
 
 
@@ -20,6 +22,8 @@ class Wants(NamedTuple):
     """The table, heading and figures included; and with what stages leave of their steps."""
     gauges: tuple[int, int] = (1, 2)
     strips: tuple[int, int] = (4, 6)
+    ribbons: int = 1
+    """Of the strips' lines: one a rank."""
 
 
 def arrange(width: int, height: int, wants: Wants) -> dict[str, int]:
@@ -48,7 +52,7 @@ def arrange(width: int, height: int, wants: Wants) -> dict[str, int]:
     grow("log", 1)
     grow("steps", wants.steps[0])
     grow("gauges", wants.gauges[0])
-    grow("strips", min(3, wants.strips[0]))
+    grow("strips", min(2 + min(wants.ribbons, FIRST_RIBBONS), wants.strips[0]))
     if beside:
         grow("log", 3)
     else:

@@ -107,13 +107,14 @@ def model_name(view: View) -> str:
 
 
 def model_facts(view: View) -> str:
-    """``cuda:0 · bfloat16 · sdpa``."""
+    """``cuda:0 · bfloat16 · sdpa``; ``2 ranks · bfloat16 · sdpa``."""
     model = view.model
     if model is None:
         return ""
     # "sdpa (flash, math)": which backends there are has its place elsewhere.
     attention = model.attention.split("(")[0].split(":")[0].strip()
-    facts = dict.fromkeys((model.device, model.dtype, attention))
+    ranks = len(view.timeline.ranks)
+    facts = dict.fromkeys((model.device if ranks == 1 else f"{ranks} ranks", model.dtype, attention))
     return " · ".join(fact for fact in facts if fact)
 
 

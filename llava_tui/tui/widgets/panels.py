@@ -41,6 +41,7 @@ def wants(view: View, look: Look) -> Wants:
         steps=steps.rows_wanted(view),
         gauges=gauges.rows_wanted(view),
         strips=strips.rows_wanted(view, look),
+        ribbons=len(view.timeline.ranks),
     )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llava_tui.tui.widgets import figures
+from llava_tui.tui.widgets import figures, rank_lanes
 from llava_tui.tui.widgets.axis import Axis, axis_of, ruler, shows_stages, shows_steps, zooms
 from llava_tui.tui.widgets.cells import TEXT, Line, Run, fit, right, runs
 from llava_tui.tui.widgets.course import median_wall
@@ -43,12 +44,14 @@ def rows_wanted(view: View, look: Look) -> tuple[int, int]:
     shown = 1 if look.gpu in found else max(len(found), 1)
     # Power is the one that may not be told, and then has no strip.
     told = not found or np.isfinite(view.samples["power_mw"][-64:]).any() or "power_mw" in view.absent(found[0])
-    return 4, shown * (6 if told else 4) + 3
+    lanes = len(view.timeline.ranks) - 1
+    return 4 + lanes, shown * (6 if told else 4) + 3 + lanes
 
 
 def strips_key(view: View, look: Look) -> object:
     """The axis moves with the time; a reading, a span or an incident may come late."""
-    return (view.t, look.zoom, look.gpu, look.page, *(getattr(view, name).n for name in _TABLES))
+    told = (getattr(view, name).n for name in _TABLES)
+    return (view.t, look.zoom, look.gpu, look.page, *told, rank_lanes.key(view), look.over(view))
 
 
 def axis_for(view: View, look: Look, width: int) -> Axis:
@@ -79,13 +82,13 @@ class _Layout:
     lane: bool
 
 
-def _layout(height: int, counts: list[int]) -> _Layout:
+def _layout(height: int, counts: list[int], ribbons: int = 1) -> _Layout:
     """``height`` lines for as many sources (GPUs, or the host) as ``counts`` has entries, each with so many quantities.
 
-    First the ribbon, then a strip a source, its second, the ruler, its third, the runs; then strips two lines high. The
-    strips of one kind are shown for all or for none.
+    First the ribbon (of several ranks, theirs), then a strip a source, its second, the ruler, its third, the runs; then
+    strips two lines high. The strips of one kind are shown for all or for none.
     """
-    room = max(height - 1, 0)
+    room = max(height - ribbons, 0)
     chosen: list[tuple[int, int]] = []
     ruler = lane = False
     for part in ("0", "1", "ruler", "2", "lane"):
@@ -110,11 +113,13 @@ def draw_strips(view: View, look: Look, width: int, height: int) -> list[Line]:
         return []
     axis, wall = axis_for(view, look, width), _wall(view, look)
     found = gpus(view)
-    shown = gpus_shown(view, look, max(height - 1, 1))
-    most = max(height - 1, 1) // max(len(shown), 1)
+    ranks = rank_lanes.others(view)[: max(height - 2, 0)]
+    room = max(height - 1 - len(ranks), 1)
+    shown = gpus_shown(view, look, room)
+    most = room // max(len(shown), 1)
     sources = [gpu_strips(view, gpu, axis, several=len(found) > 1, most=most) for gpu in shown]
     sources = sources or [host_strips(view, axis)]
-    layout = _layout(height, [len(strips) for strips in sources])
+    layout = _layout(height, [len(strips) for strips in sources], 1 + len(ranks))
     figure = figure_width(width)
     alone = {source for source, _, _ in layout.strips} - {source for source, quantity, _ in layout.strips if quantity}
     lines: list[Line] = []
@@ -126,14 +131,22 @@ def draw_strips(view: View, look: Look, width: int, height: int) -> list[Line]:
         lines += draw_strip(strip, axis, rows, LABEL, figure)
         sparse = sparse or strip.sparse
     hidden = len(found) - len(shown) if look.gpu is None else 0
-    lines += _time_lines(view, look, axis, wall, layout, width, sparse, hidden)
+    lines += _time_lines(view, look, axis, wall, layout, width, sparse, hidden, ranks)
     return [fit(line, width) for line in lines[:height]]
 
 
 def _time_lines(
-    view: View, look: Look, axis: Axis, wall: float | None, layout: _Layout, width: int, sparse: bool, hidden: int
+    view: View,
+    look: Look,
+    axis: Axis,
+    wall: float | None,
+    layout: _Layout,
+    width: int,
+    sparse: bool,
+    hidden: int,
+    ranks: Sequence[tuple[int, View]] = (),
 ) -> list[Line]:
-    """What ran when: the ribbon, and as there is room the runs and the times."""
+    """What ran when: the ribbon, of every rank, and as there is room the runs and the times."""
     span = f"▕{_length(axis.cell * axis.width)}▏"
     incidents = incident_marks(view, look, axis)
     label = "step"
@@ -142,15 +155,28 @@ def _time_lines(
     crowded = not shows_steps(axis, wall) and not layout.lane
     if crowded or layout.lane:
         lane = runs_lane(view, axis, numbered=wall is not None and wall >= NUMBERED * axis.cell)
+    bounds = wall is None or wall >= APART * axis.cell
     if crowded:
         label, ribbon = "runs", lane
     else:
-        bounds = wall is None or wall >= APART * axis.cell
         ribbon = glyphs(view, axis, stages=shows_stages(axis, wall), bounds=bounds)
     if not layout.ruler:
         ribbon = [incidents.get(cell, run) for cell, run in enumerate(ribbon)]
-    lines = [_row(label, ribbon, axis, f"+{hidden} GPU" if hidden else span, width)]
-    reading = "⡇reading" if sparse else ""
+    figure = f"+{hidden} GPU" if hidden else span
+    if several := len(view.timeline.ranks) - 1:
+        room = figure_width(width)
+        label, spare = rank_lanes.label(0), figure
+        figure = rank_lanes.figure(view, look, 0, room) if ranks else f"+{several} rank{'s' if several > 1 else ''}"
+    lines = [_row(label, ribbon, axis, figure, width)]
+    for place, (rank, one) in enumerate(ranks):
+        if crowded:
+            ribbon = runs_lane(one, axis, numbered=False)
+        else:
+            ribbon = glyphs(one, axis, stages=shows_stages(axis, wall), bounds=bounds)
+        unseen = several - len(ranks) if place + 1 == len(ranks) else 0
+        figure = f"+{unseen} more" if unseen else rank_lanes.figure(one, look, rank, room)
+        lines.append(_row(rank_lanes.label(rank), ribbon, axis, figure, width))
+    reading = "⡇reading" if sparse else spare if several else ""
     if layout.lane:
         lines.append(_row("runs", lane, axis, reading, width))
     if layout.ruler:

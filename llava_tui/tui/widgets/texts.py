@@ -87,13 +87,17 @@ def draw_log(view: View, look: Look, width: int, height: int) -> list[Line]:
     return drawn
 
 
+def _of_rank(rank: int, text: str) -> str:
+    return f"rank {rank}: {text}" if rank else text
+
+
 def log_entries(view: View, look: Look, count: int) -> list[tuple[int, str, str]]:
     """(t, level, text) of the newest ``count`` entries, oldest first."""
     entries: list[tuple[int, str, str]] = []
     log = view.log
     levels = log.names("level")
     entries += [
-        (int(log["t"][index]), levels[int(log["level"][index])], str(log["text"][index]))
+        (int(log["t"][index]), levels[int(log["level"][index])], _of_rank(int(log["rank"][index]), log["text"][index]))
         for index in range(max(log.n - count, 0), log.n)
     ]
     for index in range(max(view.answers.n - count, 0), view.answers.n):
