@@ -20,6 +20,9 @@ HOST_TICK_NS = 100.0
 DEVICE_TICK_NS = 500.0
 """Resolution of an accelerator's event pairs (CUDA Runtime API, cudaEventElapsedTime)."""
 
+FRAMES = "frames"
+"""The step that a run without frames has not."""
+
 Ints = NDArray[np.int64]
 
 
@@ -110,8 +113,9 @@ class Measures:
 
     @cached_property
     def steps(self) -> list[str]:
-        """The top-level paths."""
-        return [path for path in self.paths if "." not in path]
+        """The top-level paths that these runs went through: on text alone there is none of frames."""
+        absent = FRAMES if self.n and not self.column("frames").any() else ""
+        return [path for path in self.paths if "." not in path and path != absent]
 
     @cached_property
     def unaccounted(self) -> Floats:

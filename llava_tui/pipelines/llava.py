@@ -103,7 +103,7 @@ class LlavaPipeline(LoadedModel):
 
         torch.manual_seed(seed)
         compiled, step = compiling.graphs(), self._compiled_step(case)
-        split = not families.unsplit(self.model)
+        split = "unsplit" not in self._family
         clips: list[Frames] = []
         features = None
         with Watch(self.model, self._parts(), probe) as watch, torch.no_grad():

@@ -20,6 +20,7 @@ from llava_tui.events import (
     StageProfile,
     WarmUp,
 )
+from llava_tui.session.text import safe_text
 from llava_tui.session.timeline import View
 
 TOP = 3
@@ -52,7 +53,7 @@ def sentence(fact: SessionFact) -> str:
 
 def head(view: View) -> list[str]:
     """What ``show`` says of a session's course, a line a fact, with its title."""
-    lines: list[tuple[str, str]] = []
+    lines = [("family", text) for text in _family(view)]
     if (preflight := view.fact(Preflight)) is not None:
         lines += [("machine", text) for text in [_host(preflight), *map(_gpu, preflight.gpus), *_no_gpu(preflight)]]
         lines += [("warning", text) for text in preflight.warnings]
@@ -70,6 +71,14 @@ def head(view: View) -> list[str]:
     if (profile := view.fact(Profile)) is not None and profile.problem:
         lines.append(("profile", f"none: {profile.problem}"))
     return [f"  {title:<8} {text}" for title, text in lines if text]
+
+
+def _family(view: View) -> list[str]:
+    """What is particular about how the model's family runs here."""
+    told = view.model.extra if view.model is not None else {}
+    untested = "untested: no test runs models like it; this session checks it against plain generate()"
+    unsplit = f"cannot be split ({safe_text(str(told.get('unsplit')))}): what encoding takes is a part of prefill"
+    return [untested] * (told.get("family") == "untested") + [unsplit] * ("unsplit" in told)
 
 
 def profile_table(view: View) -> list[str]:
