@@ -24,7 +24,7 @@ from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 
 from llava_tui.pipelines.base import BrokenInput
-from llava_tui.pipelines.images import MOST_PIXELS, why
+from llava_tui.pipelines.images import why
 
 _CONTAINERS = (
     "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,h261,h263,h264,hevc,vvc,av1,obu,ivf,vc1,flv,asf,ogg,gif,nut,"
@@ -32,7 +32,10 @@ _CONTAINERS = (
 )
 """Those that hold pictures or sound of their own. A playlist (HLS, DASH, concat, SDP) names other files, and a file
 is not to choose what is read or fetched."""
-_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": _CONTAINERS}
+_MOST_PIXELS = 1 << 26
+"""Of a frame; 8K is half of it. A damaged header may ask for any."""
+_LIMITS = {"max_pixels": str(_MOST_PIXELS)}
+_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": _CONTAINERS, **_LIMITS}
 _PACKETS_A_CHECK = 512
 _KEPT_BYTES = 256 * 1024**2
 """Of packets that were read through; a larger file is read again where it is decoded."""
@@ -369,8 +372,9 @@ def _opened(source: Path) -> Iterator[tuple[Any, Any]]:
         stream = streams[0]
         if stream.codec_context is None:
             raise BrokenInput(source, "its video codec is not known to this FFmpeg; re-encode it, as H.264 for one")
-        if stream.width * stream.height > MOST_PIXELS:
-            raise BrokenInput(source, f"has too many pixels ({MOST_PIXELS:,} at most); make it smaller")
+        if stream.width * stream.height > _MOST_PIXELS:
+            raise BrokenInput(source, f"has too many pixels ({_MOST_PIXELS:,} at most); make it smaller")
+        stream.codec_context.options = _LIMITS
         # Small frames are decoded sooner than they are handed from core to core.
         stream.thread_type = "AUTO" if _is_large(stream) else "SLICE"
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import struct
 from collections.abc import Callable, Iterable
 from fractions import Fraction
@@ -468,3 +469,53 @@ def test_a_picture_that_unpacks_to_fill_memory_is_refused(side: int, tmp_path: P
     assert (tmp_path / "bomb.png").stat().st_size < 100_000
     with pytest.raises(BrokenInput, match="too many"):
         probe_input(str(tmp_path / "bomb.png"))
+
+
+def test_a_frame_that_asks_for_gigabytes_is_refused(tmp_path: Path) -> None:
+    """Its size stands in the header of the picture; the file is as small as before."""
+    path = write(tmp_path / "huge.avi", [numbered(number) for number in range(3)], codec="png", pixels="rgb24")
+    data = path.read_bytes()
+    header = struct.pack(">II", WIDTH, HEIGHT)
+    assert header in data
+    path.write_bytes(data.replace(header, struct.pack(">II", 16_000, 16_000)))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(BrokenInput):
+        sample_frames(path, 2)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kB
+
+
+def test_damage_anywhere_is_one_line_or_does_no_harm(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    whole = [write(tmp_path / f"clip.{container}").read_bytes() for container in CONTAINERS]
+    for turn in range(120):
+        data = bytearray(whole[turn % 4])
+        for place in rng.integers(0, len(data), rng.integers(1, 20)):
+            data[place] = rng.integers(256)
+        path = tmp_path / f"damaged.{CONTAINERS[turn % 4]}"
+        path.write_bytes(data[: rng.integers(len(data) // 4, len(data))] if turn % 3 == 0 else data)
+        said, shapes = "", []
+        try:
+            shapes = [image.shape for image in sample_frames(path, 3).images]
+        except BrokenInput as error:
+            said = str(error)
+        assert said.isprintable()
+        assert said.startswith(str(path)) if said else [shape[2] for shape in shapes] == [3, 3, 3]
+
+
+@pytest.mark.parametrize("container", ["mov", "mkv", "webm"])
+@pytest.mark.parametrize("degrees", [90, 180, 270])
+def test_every_container_that_can_say_so_is_turned(container: str, degrees: int, tmp_path: Path) -> None:
+    codec = "libvpx-vp9" if container == "webm" else "libx264"
+
+    def set_up(stream: Any) -> None:
+        stream.set_display_rotation(degrees)
+
+    path = write(tmp_path / f"turned.{container}", codec=codec, set_up=set_up)
+    with av.open(str(path)) as opened:
+        turned = next(opened.decode(video=0)).rotation
+    if not turned:
+        pytest.skip(f"this FFmpeg writes no rotation into .{container}")
+    upright = np.rot90(numbered(COUNT - 1), turned // 90)
+    got = sample_frames(path, 2).images[1]
+    assert got.shape == upright.shape
+    assert np.abs(got.astype(int) - upright).mean() < 12
