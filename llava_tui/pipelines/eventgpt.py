@@ -168,9 +168,7 @@ class EventGptPipeline(LlavaPipeline):
         from llava_tui.pipelines import eventgpt_checkpoint as checkpoint
 
         folder = Path(source)
-        dtype = self.plan.dtype.split(",")[0]
-        if dtype == "auto" and self.device.type == "cpu":
-            dtype = "float32"  # half precision is emulated on most CPUs
+        dtype = self._dtype()
         attention = self.plan.attention.split(",")[0]
         try:
             self.model, missing = checkpoint.load(folder, dtype, "" if attention == "auto" else attention)
