@@ -55,6 +55,14 @@ def needs(plan: Plan, case: Case, config: dict[str, Any], dtype: str, attention:
     )
 
 
+def mend(case: Case, needed: float, free: float) -> str:
+    """What to ask for instead: what a case takes grows with its batch at least as fast."""
+    fitting = int(case.batch * free / needed)
+    if 1 <= fitting < case.batch:
+        return f"use --batch {fitting}" + (" or less" if fitting > 1 else "")
+    return "use fewer --frames or --new-tokens" if case.frames > 1 else "use fewer --new-tokens"
+
+
 def image_tokens(plan: Plan, case: Case, config: dict[str, Any]) -> int | None:
     """Tokens of one sequence's frames or events; ``None`` where the picture's own size decides."""
     if architecture.is_eventgpt(config):  # a mean of each slice, and of each place

@@ -307,3 +307,14 @@ def test_a_simulated_sweep_of_which_nothing_fits_is_refused_as_a_real_one_is(cli
     assert done.stderr.startswith("llava-tui: frames: 8 frames × 576 + ")
     assert "at most 6 frames fit" in done.stderr
     assert list(sessions.iterdir()) == [], "no session is left behind"
+
+
+def test_a_dry_run_says_what_will_not_fit_and_starts_nothing(cli: Cli, sessions: Path) -> None:
+    plan = ("--pipeline", "simulated", "--simulated-gpu", "rtx-4090", "--frames", "1,4", "--batch", "1,32", "--dry-run")
+    done = cli("run", *plan)
+    assert done.returncode == 0, done.stderr
+    assert "f4-b32-n64 does not fit: 13.2 GiB of weights and 37.1 GiB of keys and values" in done.stdout
+    assert "use --batch " in done.stdout
+    told = json.loads(cli("run", *plan, "--json").stdout)
+    assert [case["case"] for case in told["cases"] if case["certain"]] == ["f4-b32-n64"]
+    assert list(sessions.iterdir()) == []

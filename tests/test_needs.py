@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llava_tui.forecast import forecast
 from llava_tui.needs import needs
 from llava_tui.plan import Plan, from_dict
 from llava_tui.presets import find
@@ -89,3 +90,33 @@ def test_more_of_anything_never_takes_less(frames: int, batch: int, new: int, ea
     for more in (told(frames + 1, batch, new), told(frames, batch + 1, new), told(frames, batch, new + 1)):
         assert more.total >= here.total
         assert more.certain >= here.certain
+
+
+GIB = 2**30
+
+
+def test_before_a_session_each_case_is_judged_by_what_is_free() -> None:
+    plan = from_dict({"frames": [1, 4], "batch": [1, 32], "new_tokens": [64]})
+    found = {each.case: each for each in forecast(plan, config(), "float16", 24 * GIB, "this machine")}
+    assert found["f1-b1-n64"].problem == ""
+    assert 13.4 < found["f1-b1-n64"].total / GIB < 13.7
+    assert found["f1-b32-n64"].problem.startswith("may not fit: 13.2 GiB of weights and ")
+    assert not found["f1-b32-n64"].certain
+    assert found["f4-b32-n64"].certain
+    assert "this machine has 24.0 GiB free; use --batch " in found["f4-b32-n64"].problem
+    for each in forecast(plan, config(), "float16", 10 * GIB, "the GPU"):
+        assert each.certain
+        assert "the weights take 13.2 GiB, the GPU has 10.0 GiB free" in each.problem
+    assert not any(each.problem for each in forecast(plan, config(), "float16", None, ""))
+    assert forecast(plan, {}, "float16", 1, "") == ()
+
+
+def test_what_is_asked_for_instead_does_fit() -> None:
+    free = 24 * GIB
+    plan = from_dict({"frames": [4], "batch": [32], "new_tokens": [64]})
+    (found,) = forecast(plan, config(), "float16", free, "here")
+    batch = int(found.problem.rpartition("--batch ")[2].split()[0])
+    (smaller,) = forecast(
+        from_dict({"frames": [4], "batch": [batch], "new_tokens": [64]}), config(), "float16", free, ""
+    )
+    assert smaller.problem == ""

@@ -40,6 +40,7 @@ def demo(
 @plan_options
 @click.option("--headless", is_flag=True, help="Print progress lines instead of opening the monitor.")
 @click.option("--detach", is_flag=True, help="Start the run, print its id and leave it to itself.")
+@click.option("--dry-run", is_flag=True, help="Say what would be run, how long and in how much memory; start nothing.")
 @click.option("--json", "json_", is_flag=True, help="One JSON document on stdout and nothing else; implies --headless.")
 @screen_options
 @click.pass_context
@@ -51,6 +52,7 @@ def run(
     resume: str | None,
     headless: bool,
     detach: bool,
+    dry_run: bool,
     json_: bool,
     fps: float,
     ascii_: bool,
@@ -66,6 +68,11 @@ def run(
         _start(ctx, path, headless or json_, json_, fps, ascii_, low_bandwidth, detach=detach)
         return
     plan = read_plan(ctx, plan_file, from_, options)
+    if dry_run:
+        from llava_tui.cli.dry_run import tell
+
+        tell(plan, folder(ctx), json_)
+        return
     _start(ctx, plan, headless or json_, json_, fps, ascii_, low_bandwidth, detach=detach)
 
 

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from llava_tui import architecture, costs, dataset, models, presets
+from llava_tui.forecast import forecast
+from llava_tui.host_memory import host_free
 from llava_tui.plan import DEMO, NAMED, Case, Plan
 
 if TYPE_CHECKING:
@@ -60,6 +62,8 @@ class Estimate:
     memory_from: str
     items: int = 0
     """Of a data set; 0: it has none, and its inputs are measured again and again."""
+    short: tuple[str, ...] = ()
+    """Cases that do not fit into memory, or may not, and what to do."""
 
 
 class _CaseSummary(msgspec.Struct):
@@ -128,11 +132,12 @@ def estimate(plan: Plan, sessions: Sequence[SessionInfo]) -> Estimate:
         source = f"at least, by the peaks of {peaks.device}"
     else:
         source = "unknown until the first run"
-    memory, memory_from = _memory(plan, cases, made, config)
+    memory, memory_from, short = _memory(plan, config)
     held = [told.memory for told in told_of.values() if told.memory]
     if len(held) == len(cases) and plan.pipeline != "simulated":  # whose process holds no model
-        memory, memory_from = max(held), source
-    return Estimate((least, most), seconds, scale, len(known) < len(cases), source, memory, memory_from, items)
+        memory, memory_from, short = max(held), source, ()
+    floor = len(known) < len(cases)
+    return Estimate((least, most), seconds, scale, floor, source, memory, memory_from, items, short)
 
 
 # --- earlier sessions -----------------------------------------------------------------------------------------------
@@ -183,13 +188,13 @@ def _here(info: SessionInfo) -> bool:
 
 
 def _architecture(plan: Plan) -> tuple[costs.Architecture | None, dict[str, Any]]:
-    config = _config(plan)
+    config = config_of(plan)
     if not config:
         return None, {}
-    return costs.architecture(config, _dtype(plan, config)), config
+    return costs.architecture(config, dtype_of(plan, config)), config
 
 
-def _config(plan: Plan) -> dict[str, Any]:
+def config_of(plan: Plan) -> dict[str, Any]:
     """The model's, where it is on this machine."""
     if plan.pipeline == "simulated":
         preset = presets.find(STOOD_FOR)
@@ -205,16 +210,16 @@ def _config(plan: Plan) -> dict[str, Any]:
         return {}
 
 
-def _dtype(plan: Plan, config: dict[str, Any]) -> str:
+def dtype_of(plan: Plan, config: dict[str, Any]) -> str:
     named = plan.dtype.split(",")[0]
     if named != "auto":
         return named
     if plan.pipeline == "simulated":
         return "float16"
-    return str(config.get("dtype") or config.get("torch_dtype") or "float16") if _device(plan) != "cpu" else "float32"
+    return str(config.get("dtype") or config.get("torch_dtype") or "float16") if device_of(plan) != "cpu" else "float32"
 
 
-def _device(plan: Plan) -> str:
+def device_of(plan: Plan) -> str:
     kind = plan.device.split(":")[0]
     return kind if kind != "auto" else "cuda" if _boards() else "cpu"
 
@@ -237,13 +242,13 @@ def _peaks(plan: Plan, sessions: Sequence[SessionInfo]) -> Peaks | None:
 
     if plan.pipeline == "simulated":
         return peaks_of(SIMULATED.get(plan.simulated_gpu, ""))
-    if _device(plan) == "cuda":
+    if device_of(plan) == "cuda":
         boards = _boards()
         number = plan.device.partition(":")[2]
         at = int(number) if number.isdigit() else 0
         return peaks_of(boards[at], measured_peaks.load()) if at < len(boards) else None
     here = next((info for info in sessions if _here(info)), None)
-    if _device(plan) == "cpu" and here is not None and here.header is not None:
+    if device_of(plan) == "cpu" and here is not None and here.header is not None:
         return peaks_of(here.header.host.cpu, measured_peaks.load())
     return None
 
@@ -257,7 +262,7 @@ def _floor(plan: Plan, case: Case, made: costs.Architecture, config: dict[str, A
     """Seconds that the model's own stages take at least; decoding and preparing frames come on top."""
     from llava_tui.analysis.roofline import floor_of
 
-    flops = peaks.of(_dtype(plan, config)) or peaks.of("float16")
+    flops = peaks.of(dtype_of(plan, config)) or peaks.of("float16")
     prompt = _prompt(plan, case, config)
     if flops is None or prompt is None:
         return None
@@ -274,18 +279,12 @@ def _floor(plan: Plan, case: Case, made: costs.Architecture, config: dict[str, A
     return sum(times * floor_of(cost, flops, peaks.bandwidth)[0] for cost, times in stages) / 1e9
 
 
-def _memory(
-    plan: Plan, cases: Sequence[Case], made: costs.Architecture | None, config: dict[str, Any]
-) -> tuple[float | None, str]:
-    """Weights and the KV cache of the case that takes most."""
-    if made is None or made.missing:
-        return None, "unknown until the first run"
-    weights = made.weights * made.value_bytes
-    if made.quantization and made.language is not None:
-        weights -= made.language.blocks * (made.value_bytes - made.weight_bytes)
-    held = [
-        (prompt + case.new_tokens) * case.batch * made.kv_bytes
-        for case in cases
-        if (prompt := _prompt(plan, case, config)) is not None
-    ]
-    return weights + max(held, default=0.0), "weights and KV cache; activations come on top"
+def _memory(plan: Plan, config: dict[str, Any]) -> tuple[float | None, str, tuple[str, ...]]:
+    """Of the case that takes most, where that is from, and which cases do not fit or may not."""
+    here = plan.pipeline != "simulated" and device_of(plan) == "cpu"
+    free = host_free() if here else None
+    expected = forecast(plan, config, dtype_of(plan, config), free, "this machine") if config else ()
+    if not expected:
+        return None, "unknown until the first run", ()
+    short = tuple(f"{each.case} {each.problem}" for each in expected if each.problem)
+    return max(each.total for each in expected), "weights, cache and activations, by estimate", short

@@ -10,6 +10,7 @@ from typing import Any
 
 import psutil
 
+from llava_tui.host_memory import host_free
 from llava_tui.pipelines.base import Pipeline
 
 log = logging.getLogger(__name__)
@@ -37,8 +38,6 @@ def free(device: str, pipeline: Pipeline) -> int | None:
         own: int | None = getattr(pipeline, "memory_free", None)
         return own
     if kind == "cpu":
-        from llava_tui.pipelines.fitting import host_free
-
         return host_free()
     held = holding(device)
     if "free" not in held:
@@ -55,7 +54,7 @@ def holding(device: str) -> dict[str, int]:
     torch = sys.modules.get("torch")
     if device.split(":")[0] in _NO_DEVICE or torch is None:
         with contextlib.suppress(psutil.Error):
-            found = {"rss": psutil.Process().memory_info().rss, "free": psutil.virtual_memory().available}
+            found = {"rss": psutil.Process().memory_info().rss, "free": host_free()}
         return found
     try:
         module: Any = torch.get_device_module(device)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from llava_tui.events import ModelFacts
-from llava_tui.needs import Needs, needs
+from llava_tui.needs import Needs, mend, needs
 from llava_tui.plan import Case, Plan
 from llava_tui.units import size
 
@@ -37,7 +37,7 @@ def room(plan: Plan, cases: Sequence[Case], model: ModelFacts, free: int | None)
         if told.certain > free:
             found.refused[case.id] = (
                 f"its cache of keys and values takes at least {size(told.certain)}, {size(free)} are free beside the "
-                f"weights; {mend(case, told.certain, free)}"
+                f"weights; {mend(case, told.total, free)}"
             )
         elif told.total > free:
             found.warnings.append(
@@ -59,11 +59,3 @@ def words(told: Needs) -> str:
         f"about {size(told.total)} ({size(told.cache)} of keys and values, {size(told.activations)} of activations by "
         "estimate)"
     )
-
-
-def mend(case: Case, needed: float, free: int) -> str:
-    """What to ask for instead: what a case takes grows with its batch at least as fast."""
-    fitting = int(case.batch * free / needed)
-    if 1 <= fitting < case.batch:
-        return f"use --batch {fitting}" + (" or less" if fitting > 1 else "")
-    return "use fewer --frames or --new-tokens" if case.frames > 1 else "use fewer --new-tokens"

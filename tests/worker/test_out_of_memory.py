@@ -47,7 +47,7 @@ def test_what_does_not_fit_is_said_with_how_much_and_what_to_do() -> None:
     reason = found.refused["f4-b32-n64"]
     assert "at least 37.0 GiB" in reason
     assert "10.0 GiB are free beside the weights" in reason
-    assert reason.endswith("use --batch 8 or less")
+    assert reason.endswith("use --batch 7 or less")
     assert len(found.warnings) == 1
     (warning,) = found.warnings
     assert warning.startswith("f1-b32-n64 may not fit: about ")

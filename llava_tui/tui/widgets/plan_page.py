@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 LABEL = 10
 CASES = 200
 """Cases that are named."""
+SHORT = 3
+"""Cases whose want of memory is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +74,10 @@ def draw_planned(planned: Planned, width: int) -> list[Line]:
         say("runs", f"{_range(planned.estimate.runs)} of all kinds")
         say("time", time_in_words(planned.estimate))
         memory = planned.estimate.memory
-        at_least = "≥ " if planned.estimate.memory_from.startswith("weights") else ""
-        figure = f"{at_least}{units.size(memory)} ({planned.estimate.memory_from})" if memory else ""
+        figure = f"{units.size(memory)} ({planned.estimate.memory_from})" if memory else ""
         say("memory", figure or planned.estimate.memory_from)
+        for problem in planned.estimate.short[:SHORT]:
+            say("⚠ memory", problem, "warn")
     for label, text in (("f6 command", planned.command), ("f7 TOML", planned.toml)):
         lines += [[], [(" " + label, "dim")]]
         # Nothing but plan and line ends: wrapped anywhere, since words in quotation marks are long.
