@@ -40,7 +40,7 @@ def text() -> str:
     table = actions.Actions()
     for screen in actions.SCREENS:
         lines = [f"## {TITLES[screen]}\n", "| keys | id | what it does |", "| --- | --- | --- |"]
-        for entry in table.of(screen, {"live", "sent"}):
+        for entry in table.of(screen, actions.NEEDS):
             keys = " ".join(f"`{actions.key_name(key)}`" for key in entry.keys)
             if entry.key_matters:
                 keys = f"`{actions.key_name(entry.keys[0])}` … `{actions.key_name(entry.keys[-1])}`"

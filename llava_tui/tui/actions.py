@@ -6,13 +6,16 @@ it."""
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from textual.binding import Binding
 
 ScreenName = Literal["sessions", "new-run", "monitor", "compare", "analysis"]
-Need = Literal["", "live", "sent"]
-"""When an action is offered; ``live``: while a worker is there to ask; ``sent``: where commands can be sent at all."""
+Need = Literal["", "live", "sent", "unfinished"]
+"""When an action is offered; ``live``: while a worker is there to ask; ``sent``: where commands can be sent at all;
+``unfinished``: a data set is not done, and nobody is at it."""
+NEEDS: frozenset[str] = frozenset(get_args(Need))
+"""With these an action is offered whatever it needs."""
 
 SCREENS: tuple[ScreenName, ...] = ("sessions", "new-run", "monitor", "compare", "analysis")
 READING: tuple[ScreenName, ...] = ("sessions", "monitor", "compare", "analysis")
@@ -55,6 +58,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("tags", ("t",), "tags", "Tags, separated by spaces.", _KEEP, SESSIONS, priority=12),
     Action("note", ("e",), "note", "A note on the session.", _KEEP, SESSIONS, priority=11),
     Action("rerun", ("R",), "run again", "A new run with the session's own plan.", _KEEP, SESSIONS, priority=10),
+    Action("go_on", ("G",), "go on", "Go on with a data set that was stopped or interrupted, in the same session, from the first item not done.", _KEEP, SESSIONS, "unfinished", 75),
     Action("delete", ("D", "delete"), "delete…", "Delete the session, or those marked (asks).", _KEEP, SESSIONS, priority=15),
     Action("order", ("o",), "order", "Order by time, by name, by model, by length.", _KEEP, SESSIONS, priority=5),
     # --- a new run
@@ -126,9 +130,10 @@ ACTIONS: tuple[Action, ...] = (
     Action("keys", ("f1",), "help", "The keys of this screen.", _GO, ("new-run",), priority=90),
 )  # fmt: skip
 
-WRITES = frozenset(
-    ("rename", "tags", "note", "rerun", "delete", "start", "pause", "stop", "skip", "more", "repeat", "new_run", "pin")
-)
+WRITES = frozenset((
+    "rename", "tags", "note", "rerun", "go_on", "delete", "start", "pause", "stop", "skip", "more", "repeat", "new_run",
+    "pin",
+))  # fmt: skip
 """Actions that change something: a session, its notes, a run. Whoever may only look is not offered them."""
 
 _KEY_NAMES = {

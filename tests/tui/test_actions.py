@@ -85,7 +85,7 @@ def test_the_page_of_keys_is_of_this_table() -> None:
 
 
 def test_whoever_may_only_look_is_offered_nothing_that_changes_anything() -> None:
-    may = {entry.id for screen in actions.SCREENS for entry in Actions(read_only=True).of(screen, {"live", "sent"})}
+    may = {entry.id for screen in actions.SCREENS for entry in Actions(read_only=True).of(screen, actions.NEEDS)}
     assert not may & actions.WRITES
     assert {"open", "play", "compare", "quit", "filter", "mark"} <= may
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import subprocess
@@ -17,9 +18,13 @@ from driven import Driven
 from screen_sessions import LOADING, WALL, Recording, course, record
 from terminal_program import ESCAPES, TerminalProgram
 
+from llava_tui import preflight, starting
+from llava_tui.analysis.done import items_done
 from llava_tui.events import DatasetFacts, Notes
-from llava_tui.session import store
+from llava_tui.plan import from_dict
+from llava_tui.session import control, store
 from llava_tui.session.reader import read_notes
+from llava_tui.session.timeline import Timeline
 from llava_tui.tui.app import LlavaTui
 from llava_tui.tui.screens.compare import CompareScreen
 from llava_tui.tui.screens.monitor import MonitorScreen
@@ -414,6 +419,38 @@ async def test_of_a_data_set_the_preview_says_how_far_it_came(folder: Path) -> N
         await shown.until(lambda: "items    3 of 12 of all.jsonl done" in shown.part("preview"))
         words = " ".join(shown.part("preview").replace("│", " ").split())
         assert "text only · quantization bnb-4bit · on all.jsonl" in words
+
+
+async def test_a_data_set_that_was_stopped_is_gone_on_with_by_a_key(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "all.csv").write_text("path\n" + "".join(f"{n}.mp4\n" for n in range(30)))
+    plan = from_dict(
+        {
+            "pipeline": "simulated",
+            "dataset": str(tmp_path / "all.csv"),
+            "new_tokens": [16],
+            "warmup": 0,
+            "time_scale": 0.1,
+        }
+    )
+    path, worker = starting.start(folder, preflight.prepare(plan), ["llava-tui", "run"])
+    timeline = Timeline.open(path)
+    while not (timeline.poll() and timeline.now().runs.where(kind="measured").sum() > 3):
+        await asyncio.sleep(0.02)
+    control.send(path, "stop-now")
+    worker.wait(30)
+    before = store.info(path).runs_done
+    async with browser(folder) as shown:
+        assert "G go on" in shown.part("footer")
+        await shown.press("down")
+        assert "G go on" not in shown.part("footer"), "it has no data set"
+        await shown.press("up", "G")
+        await shown.until(lambda: isinstance(shown.app.screen, MonitorScreen))
+        await shown.until(lambda: store.status(path) == "finished")
+    timeline.poll()
+    done = items_done(timeline.now(), "f4-b1-n16")
+    assert done is not None
+    assert (done.done, done.of) == (30, 30)
+    assert store.info(path).runs_done > before
 
 
 async def test_who_may_only_look_cannot_change_anything(folder: Path) -> None:

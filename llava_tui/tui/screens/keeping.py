@@ -15,6 +15,8 @@ from llava_tui.tui.widgets.session_table import name_of
 if TYPE_CHECKING:
     from llava_tui.session.store import SessionInfo
 
+UNFINISHED = ("stopped", "interrupted", "failed")
+"""Conditions in which a data set may not be done."""
 EDITED = 2000
 """Characters of a note that can still be edited in one line."""
 
@@ -83,6 +85,64 @@ class KeepingScreen(PagedScreen):
             return f"the baseline is {', '.join(path.name for path in wanted)}" if wanted else "no baseline any more"
 
         self._aside("baseline", pin)
+
+    def conditions(self) -> set[str]:
+        """Whether the session that the cursor is on can be gone on with."""
+        here = self.current()
+        unfinished = here is not None and here.header is not None and here.header.dataset is not None
+        return {"unfinished"} if unfinished and here is not None and here.status in UNFINISHED else set()
+
+    def do_go_on(self) -> None:
+        """Starts a worker on what is left of the data set, and opens the monitor; what another machine began is asked
+        about first, for its times and those from here are not comparable."""
+        from llava_tui import starting
+        from llava_tui.tui.widgets.overlays import Question
+
+        here = self.current()
+        if here is None:
+            return
+
+        def answered(answer: str | None) -> None:
+            if answer:
+                self._go_on(here)
+
+        if host := starting.foreign_host(here.path):
+            what = (
+                f"{clip(name_of(here), 30)} began on {clip(host, 30)}: times from here are not comparable with its own"
+            )
+            self.app.push_screen(Question(what, [("y", "go on", "go on")]), answered)
+        else:
+            self._go_on(here)
+
+    def _go_on(self, info: SessionInfo) -> None:
+        from llava_tui import starting
+
+        self.say(f"going on with {name_of(info)} …", "dim")
+        app = self.app
+
+        def run() -> None:
+            try:
+                worker = starting.resume(info.path, ["llava-tui", "run", "--resume", str(info.path)])
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is said
+                if app.is_running:
+                    app.call_later(self._went_on, None, str(error) or type(error).__name__)
+                return
+            if app.is_running:
+                app.call_later(self._went_on, info.path, "")
+            worker.wait()  # so that it is not left a zombie
+
+        threading.Thread(target=run, name="resume", daemon=True).start()
+
+    def _went_on(self, path: Path | None, problem: str) -> None:
+        if not self.is_attached:
+            return
+        if path is None:
+            self.say(problem, "bad")
+        else:
+            self.say("")
+            if self.app.screen is self:
+                self.tui.open_session(path)
+        self.look()
 
     def do_delete(self) -> None:
         """Asks, then deletes; what runs stays, with the reason."""

@@ -301,6 +301,7 @@ class SessionsScreen(KeepingScreen):
     def _moved(self) -> None:
         if self._rest is None:  # while a key is held down the preview waits
             self._draw_preview()
+        self.draw_footer()
         self._want()
 
     @on(SessionTable.Scrolled)
