@@ -132,6 +132,18 @@ def test_frames_that_are_stored_out_of_order_come_in_order(container: str, gop: 
         assert_sampled(path, count)
 
 
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_several_cores_give_the_same_frames(container: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large frames are decoded side by side, and come out later than they went in."""
+    params = "log-level=none:bframes=3:b-adapt=0:keyint=8:scenecut=0"
+    options = {"x264-params": params} if CODECS[container] == "libx264" else {}
+    path = write(tmp_path / f"large.{container}", options=options)
+    alone = [sample_frames(path, count).images for count in (4, 13)]
+    monkeypatch.setattr(videos, "_LARGE", 0)
+    for count, expected in zip((4, 13), alone, strict=True):
+        assert np.array_equal(assert_sampled(path, count).images, expected)
+
+
 def test_the_list_of_an_mp4_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Reading the whole file first would make step 1 slower than by hand."""
 
