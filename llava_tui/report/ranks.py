@@ -28,11 +28,11 @@ def lines(view: View, case: str) -> list[str]:
     if table is None:
         return []
     steps = "".join(f"{safe_text(title):>14}" for title in table.titles)
-    found = [f"  {'rank':<6}{'device':<10}{'n':>5}{'run':>11}{steps}{'items/s':>11}{'waits':>9}"]
+    found = [f"  {'rank':<6}{'device':<10}{'n':>5}{'items':>8}{'run':>11}{steps}{'items/s':>11}{'waits':>9}"]
     for row in table.rows:
         medians = "".join(f"{units.duration(median):>14}" for median in row.steps)
         found.append(
-            f"  {row.rank:<6}{safe_text(row.device) or units.UNKNOWN:<10}{row.n:>5}"
+            f"  {row.rank:<6}{safe_text(row.device) or units.UNKNOWN:<10}{row.n:>5}{row.items:>8}"
             f"{units.duration(row.wall.median):>11}{medians}"
             f"{units.number(row.items_per_second):>11}{units.percent(row.waits):>9}"
         )

@@ -208,10 +208,10 @@ class Course:
             self._conclude(planned)
             if planned is None:
                 return self._verdict()
+            self._ranks.begin(planned)
             if planned.kind == "load":
                 self._load_next(pipeline, planned)
                 continue
-            self._ranks.begin(planned)
             self._enter(STATES[planned.kind])
             self._runs.execute(pipeline, planned)
 
@@ -266,8 +266,10 @@ class Course:
         number = next(place for place, cases in enumerate(_groups(pipeline)) if planned.case.id in cases)
         with Listener(self._control, self._stop_while_loading):
             problem = self._load(pipeline, number)
+        problem = self._ranks.agree("failed" if problem else "ok", problem).reason
+        refused = self._ranks.refuse({} if problem else self._refused(pipeline).refused)
         here = [case.id for case in self._schedule.active if not self._schedule.is_away(case.id)]
-        self._leave_out(dict.fromkeys(here, problem) if problem else self._refused(pipeline).refused)
+        self._leave_out(dict.fromkeys(here, problem) if problem else refused)
 
     def _load(self, pipeline: Pipeline, group: int = 0) -> str:
         """A run of its own; the first is run 0. Returns why it failed, or ""."""

@@ -21,6 +21,9 @@ class Echo(Control):
 class Follower(Course):
     """Its stream holds the runs of its rank, in step with those of rank 0: run by run the same numbers and cases."""
 
+    def _leave_out(self, refused: dict[str, str]) -> None:
+        """Rank 0 does, and says so."""
+
     def _course(self) -> tuple[str, str]:
         self._enter("starting")
         try:
@@ -31,13 +34,14 @@ class Follower(Course):
             problem = self._load(pipeline)
         if problem := self._ranks.agree("failed" if problem else "ok", problem).reason:
             return "failed", problem
-        self._ranks.refuse(
-            {case.id: problem for case in self._schedule.active if (problem := pipeline.check_case(case))}
-        )
+        self._ranks.refuse(self._refused(pipeline).refused)
         self._ranks.listen = self._control.poll
         self._ranks.ending = lambda: bool(self._control.stop_now)
         while True:
             planned = self._ranks.hear()
             self._sink.require()
+            if planned.kind == "load":
+                self._load_next(pipeline, planned)
+                continue
             self._enter(STATES[planned.kind])
             self._runs.execute(pipeline, planned)

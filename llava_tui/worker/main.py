@@ -191,7 +191,10 @@ def record(
         telemetry, open_pipeline = _simulated(folder, plan, clock)
     else:
         telemetry = Sampler(folder, plan.sample_hz, clock.shift if isinstance(clock, HostClock) else 0)
-        open_pipeline = functools.partial(_real, _on_its_device(plan, ranks.place))
+
+        def open_pipeline() -> Pipeline:  # where it is called: which device that is only torch knows
+            return _real(_on_its_device(plan, ranks.place))
+
         call_porter = functools.partial(Porter, folder, clock, schedule, before.get(CONTROL, 0))
     vitals = Vitals(folder / TELEMETRY, before.get(TELEMETRY, 0))
     course = Course(

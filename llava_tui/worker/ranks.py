@@ -188,7 +188,7 @@ class Ranks:
         return {case: why for word in reversed(self.speak(Word(refused=refused))) for case, why in word.refused.items()}
 
 
-_GRAVITY = {"ok": 0, "cancelled": 1, "failed": 2, "out-of-memory": 3}
+_GRAVITY = {"ok": 0, "broken-input": 1, "cancelled": 2, "failed": 3, "out-of-memory": 4}
 
 
 class Together(Ranks):
