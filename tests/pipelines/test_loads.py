@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from recording_probe import RecordingProbe
+from tiny_families import FAMILIES
 
 from llava_tui.events import ModelFacts
 from llava_tui.pipelines import fitting, quantization
@@ -113,6 +114,33 @@ def test_a_model_spread_over_memory_and_disk_says_where_it_is_and_the_same_token
     assert facts.extra["loads"][0]["load"] == "auto, device map auto"
     assert spread.model.lm_head.weight.device.type == "meta"  # read whenever it is used
     assert same_tokens(spread, case, clip) == tokens
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_is_spread_and_has_a_vision_attention_of_its_own(
+    tiny_family: Callable[[str], Path], clip: str, family: str
+) -> None:
+    few = {"device_map": "auto", "max_memory": "cpu=300KiB", "attention": "sdpa", "vision_attention": "eager"}
+    pipeline, facts = loaded(tiny_family(family), clip, new_tokens=[3], **few)
+    assert "disk" in facts.extra["device_map"].values()
+    same_tokens(pipeline, pipeline.plan.cases()[0], clip)
+    config = pipeline.model.config
+    assert config.vision_config._attn_implementation == "eager"
+    assert config.get_text_config()._attn_implementation == "sdpa"
+
+
+@needs_bitsandbytes
+@pytest.mark.parametrize("family", FAMILIES)
+def test_of_every_family_the_language_model_alone_is_quantised(
+    tiny_family: Callable[[str], Path], clip: str, family: str
+) -> None:
+    pipeline, _ = loaded(tiny_family(family), clip, new_tokens=[3], quantization="bnb-8bit")
+    same_tokens(pipeline, pipeline.plan.cases()[0], clip)
+    model = pipeline.model
+    quantised = [name for name, module in model.named_modules() if type(module).__name__ == "Linear8bitLt"]
+    decoder = next(name for name, module in model.named_modules() if module is model.get_decoder())
+    assert quantised
+    assert all(name.startswith(f"{decoder}.") for name in quantised)
 
 
 @pytest.mark.parametrize("name", [name for name in QUANTIZATIONS if name != "none"])
