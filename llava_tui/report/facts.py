@@ -70,7 +70,17 @@ def head(view: View) -> list[str]:
         lines.append(("rounds", f"{schedule.rule}{_seed(view)}"))
     if (profile := view.fact(Profile)) is not None and profile.problem:
         lines.append(("profile", f"none: {profile.problem}"))
+    lines.append(("open run", _open_run(view)))
     return [f"  {title:<8} {text}" for title, text in lines if text]
+
+
+def _open_run(view: View) -> str:
+    """What has begun and not ended: of a worker that crashed the input that it was about, which may be to blame."""
+    run = view.current
+    if run is None:
+        return ""
+    told = [str(run["run"]), run["kind"], run["case"], run["item"]]
+    return safe_text(" · ".join(part for part in told if part))
 
 
 def _family(view: View) -> list[str]:

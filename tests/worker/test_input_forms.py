@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from typing import Any
 
 import pytest
@@ -12,6 +13,13 @@ pytestmark = pytest.mark.models
 FRAMES = 2
 TOKENS = 16
 """Of a frame, of the tiny model."""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    from llava_tui.pipelines.checkpoints import build_tiny
+
+    return str(build_tiny(tmp_path_factory.mktemp("models") / "tiny"))
 
 
 @pytest.fixture(scope="module")
@@ -30,14 +38,10 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [str(folder / "one picture.png"), str(folder / "several"), str(folder / "long.mp4")]
 
 
-def test_text_a_picture_several_pictures_and_a_long_video(
-    start: Any, cli: Any, inputs: list[str], tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    from llava_tui.pipelines.checkpoints import build_tiny
-
+def test_text_a_picture_several_pictures_and_a_long_video(start: Any, cli: Any, model: str, inputs: list[str]) -> None:
     live = start(
         pipeline="llava",
-        model=str(build_tiny(tmp_path_factory.mktemp("models") / "tiny")),
+        model=model,
         inputs=inputs,
         frames=[0, FRAMES],
         batch=[3],
@@ -68,3 +72,15 @@ def test_text_a_picture_several_pictures_and_a_long_video(
     assert "several" in told
     page = cli("show", str(live.path)).stdout
     assert "one picture.png" in page
+
+
+def test_the_input_that_crashed_a_decoder_is_named(start: Any, cli: Any, model: str, inputs: list[str]) -> None:
+    """A segmentation fault within FFmpeg leaves no last word: what had begun tells where it was."""
+    live = start(pipeline="llava", model=model, inputs=inputs[2:], frames=[2], new_tokens=[64], device="cpu")
+    live.until(lambda view: view.current is not None and view.current["kind"] != "load", "a run")
+    live.process.send_signal(signal.SIGSEGV)
+    assert live.process.wait() == -signal.SIGSEGV
+    shown = cli("show", str(live.path)).stdout
+    assert "interrupted" in shown
+    (line,) = [line for line in shown.splitlines() if "open run" in line]
+    assert "long.mp4" in line
