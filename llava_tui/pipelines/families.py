@@ -25,7 +25,11 @@ _PROJECTORS = (
 """Beside the vision tower."""
 _NESTED = ("merger", "deepstack_merger_list")
 """Within it."""
-_WITHOUT_TEMPLATE = {"paligemma": "{pictures}{prompt}"}
+_WITHOUT_TEMPLATE = {
+    "paligemma": "{pictures}{prompt}",
+    "blip-2": "Question: {prompt} Answer:",
+    "git": "{prompt}",
+}
 """Prompts of families whose processors write the rest themselves."""
 _FALLBACK = "USER: {lines}{prompt} ASSISTANT:"
 """LLaVA-1.5's, for processors that were saved without a template."""
