@@ -85,6 +85,16 @@ def _placing(plan: Plan) -> None:
         raise PlanError(f"device: {plan.device!r} names none; give auto, cpu, cuda, cuda:1, mps or xpu")
     if not 1 <= plan.processes <= 64:
         raise PlanError(f"processes: {plan.processes} is outside 1…64")
+    if plan.processes > 1:
+        if plan.pipeline == "simulated":
+            raise PlanError("processes: a simulation is of one process; leave it out")
+        if ":" in plan.device:
+            kind = plan.device.split(":")[0]
+            raise PlanError(f"processes: each rank has a device of its own, and {plan.device} is one; use {kind}")
+        if plan.device_map != "none":
+            raise PlanError(
+                "processes: each rank has a device of its own, and device_map takes them all; use one of both"
+            )
     if plan.offload and plan.device_map == "none":
         raise PlanError("offload: only a device map leaves weights over; add --device-map auto")
     if plan.pipeline == "simulated" and (limits or plan.offload):

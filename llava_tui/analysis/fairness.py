@@ -45,7 +45,7 @@ def _setting(of: Measures) -> dict[str, Any]:
     """What may differ, and is told."""
     view, model = of.view, of.view.model
     host = view.header.host
-    setting: dict[str, Any] = {"CPU": host.cpu, "governor": host.governor}
+    setting: dict[str, Any] = {"CPU": host.cpu, "governor": host.governor, "ranks": len(view.timeline.ranks)}
     if model is not None:
         setting |= {"device": model.device_name or model.device, "attention": model.attention}
         setting |= {key: model.extra.get(key) for key in ("threads", "cache", "compile", "device_map")}

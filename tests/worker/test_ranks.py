@@ -225,6 +225,20 @@ def test_ranks_that_cannot_measure_together_are_refused_with_what_to_do(changes:
         place_in(environment(**changes))
 
 
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"pipeline": "simulated"}, "a simulation is of one process"),
+        ({"device": "cuda:1"}, "use cuda$"),
+        ({"device_map": "auto"}, "use one of both"),
+    ],
+)
+def test_a_plan_for_ranks_that_cannot_have_a_device_each_is_refused(values: dict[str, Any], words: str) -> None:
+    from_dict(values)
+    with pytest.raises(PlanError, match=words):
+        from_dict(values | {"processes": 2})
+
+
 def test_a_restarted_worker_leaves_the_session_alone_and_says_why(tmp_path: Path) -> None:
     (tmp_path / "plan.toml").write_text("", encoding="utf-8")
     done = subprocess.run(

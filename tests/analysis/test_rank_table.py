@@ -12,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llava_tui import events
+from llava_tui.analysis import fairness
+from llava_tui.analysis.measures import measures
 from llava_tui.analysis.ranks import RankTable, rank_table
 from llava_tui.report import ranks as report
 from llava_tui.session import writer
@@ -83,6 +85,15 @@ def test_of_a_data_set_every_item_counts_and_who_has_none_left_waits(tmp_path: P
     assert table.items_per_second == pytest.approx(5 / 2)
     assert [row.waits for row in table.rows] == [0.0, 0.5]
     assert (table.imbalance, table.together) == (2.0, 2)
+
+
+def test_a_comparison_tells_that_other_ranks_ran_beside(tmp_path: Path) -> None:
+    runs = dict.fromkeys(range(1, 8), S)
+    alone, beside = (session(tmp_path / str(count), [runs] * count) for count in (1, 2))
+    sides = [[measures(timeline.now(), CASE)] for timeline in (alone, beside)]
+    reasons, notes = fairness.differences(("A", "B"), *sides, one_session=False)
+    assert reasons == []
+    assert "ranks: 1 against 2" in notes
 
 
 @settings(deadline=None, max_examples=40)
