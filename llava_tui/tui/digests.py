@@ -182,6 +182,7 @@ class Digests:
             sentence,
             items=min(far, key=lambda items: items.done, default=None),
             loads=loads.told(view),
+            memory=_memory(view, cases) if job.tables else "",
         ), tables
 
     def _against(self, view: View, base: tuple[tuple[Path, Sizes], ...]) -> tuple[str, float | None, str]:
@@ -199,6 +200,24 @@ class Digests:
             return "", None, ""
         one = decisive(found)
         return (one.verdict, one.rows[0].effect, one.sentence) if one is not None else ("", None, "")
+
+
+def _memory(view: View, cases: Sequence[str]) -> str:
+    from llava_tui.analysis.footprint import footprint
+    from llava_tui.report import footprints
+    from llava_tui.units import size
+
+    found = [footprint(view, case) for case in cases]
+    told = []
+    most = max((one for one in found if one.peak is not None), key=lambda one: one.peak or 0.0, default=None)
+    if most is not None:
+        told.append(f"peak {size(most.peak)}" + (f" ({most.case})" if len(cases) > 1 else ""))
+        told += [f"keys and values {size(most.cache)}"] if most.cache is not None else []
+    if short := [one.case for one in found if one.short]:
+        told.insert(0, f"out of memory: {', '.join(short)}")
+    if found and found[0].weights:
+        told.append(f"weights {footprints.weights(found[0].weights)}")
+    return " · ".join(told)
 
 
 def decisive(found: Sequence[Comparison]) -> Comparison | None:

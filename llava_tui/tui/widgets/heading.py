@@ -47,15 +47,16 @@ def draw_heading(view: View, look: Look, width: int, height: int) -> list[Line]:
     model_at = len(parts) - 1
     how = progress(view)
     most = "≤" if how.open else ""
+    items = _items(view, look)
+    if items is not None:
+        parts.append([("items ", "dim"), (f"{items.done:,}/{items.of:,}", TEXT)])
+        if items.broken:
+            parts.append([(f"✗ {items.broken:,} broken", "warn")])
     if how.planned is not None:
         parts.append([("run ", "dim"), (f"{how.done}/{most}{how.planned}", TEXT)])
     if how.eta is not None and look.status == "running" and look.following(view):
         parts.append([("ETA ", "dim"), (most + figures.clock(how.eta), TEXT)])
-    if (items := _items(view, look)) is not None:
-        parts.append([("items ", "dim"), (f"{items.done:,}/{items.of:,}", TEXT)])
-        if items.broken:
-            parts.append([(f"✗ {items.broken:,} broken", "warn")])
-    elif how.round is not None and how.rounds:
+    if items is None and how.round is not None and how.rounds:
         parts.append([("round ", "dim"), (f"{how.round + 1}/{most}{how.rounds}", TEXT)])
     if facts := model_facts(view):
         # Beside the name, though it is the first thing to go.

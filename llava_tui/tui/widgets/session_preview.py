@@ -91,7 +91,7 @@ def _details(entry: Entry, width: int) -> list[Line]:
         say("reading", digest.problem[:NOTE], "warn")
     say("trust", *_trust(entry))
     if digest is not None and digest.memory:
-        say("memory", digest.memory[:NOTE], most=3)
+        say("memory", digest.memory[:NOTE], most=4)
     if info.notes.tags:
         say("tags", " ".join("#" + tag[:LONGEST] for tag in info.notes.tags[:50]), "accent")
     if info.notes.note.strip():
