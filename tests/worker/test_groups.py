@@ -7,14 +7,18 @@ import subprocess
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from worker_fakes import MemoryStream, make_course
 
+from llava_tui import events
 from llava_tui.analysis.comparison import Comparison, Side, compare
-from llava_tui.plan import Plan, from_dict
+from llava_tui.plan import Case, Plan, from_dict
 from llava_tui.report.facts import head
+from llava_tui.session.control import send
 from llava_tui.session.timeline import Timeline
 from llava_tui.worker.schedule import Planned, Schedule
 
@@ -124,6 +128,63 @@ def test_every_case_has_all_its_rounds_however_cases_are_grouped_and_lost(
     order = [next(place for place, group in enumerate(groups) if planned.case.id in group) for planned in runs]
     assert order == sorted(order)
     assert schedule.left() == 0
+
+
+def course_of_groups(folder: Path, groups: list[list[str]], lost: dict[int, Exception]) -> tuple[Any, ...]:
+    """A course over a pipeline that holds one group of models at a time, and fails to load those in ``lost``."""
+    stream = MemoryStream()
+    of = from_dict({"pipeline": "simulated", "frames": [1, 2], "rounds": 2, "warmup": 1, "new_tokens": [5]})
+    course, pipeline, control = make_course(folder, of, stream)
+    load = pipeline.load
+
+    def load_group(probe: Any, group: int = 0) -> events.ModelFacts:
+        if group in lost:
+            raise lost[group]
+        made: events.ModelFacts = load(probe)
+        probe.begin("load.device")
+        probe.end("load.device")
+        return made
+
+    pipeline.load, pipeline.groups = load_group, groups  # type: ignore[method-assign, attr-defined]
+    return course, pipeline, control, stream
+
+
+def kinds(stream: MemoryStream) -> list[tuple[str, str, str]]:
+    """Each run's kind, case and outcome."""
+    begun = {event.run: event for event in stream.of(events.RunStart)}
+    return [(begun[end.run].kind, begun[end.run].case, end.outcome) for end in stream.of(events.RunEnd)]
+
+
+def test_a_group_that_cannot_be_loaded_ends_its_cases_and_no_others(tmp_path: Path) -> None:
+    course, _, _, stream = course_of_groups(tmp_path, [["f1-b1-n5"], ["f2-b1-n5"]], {1: MemoryError("no room")})
+    assert course.run() == 0
+    runs = kinds(stream)
+    assert ("load", "", "out-of-memory") in runs
+    assert [outcome for kind, case, outcome in runs if case == "f1-b1-n5" and kind == "measured"] == ["ok", "ok"]
+    assert not any(case == "f2-b1-n5" for _, case, _ in runs)
+    state = stream.of(events.StateChange)[-1]
+    assert state.state == "closed"
+    assert "1 of 2 cases failed: f2-b1-n5: out of memory: no room" in state.reason
+    assert len({start.run for start in stream.of(events.RunStart)}) == len(runs), "every run has a number of its own"
+
+
+def test_what_is_not_in_memory_cannot_be_repeated_and_the_viewer_is_told(tmp_path: Path) -> None:
+    course, pipeline, control, stream = course_of_groups(tmp_path, [["f1-b1-n5"], ["f2-b1-n5"]], {})
+    run = pipeline.run
+
+    def ask(case: Case, *rest: Any) -> Any:
+        if case.frames == 1 and pipeline.counts.get(case.id) == 3:
+            send(tmp_path, "repeat", case="f2-b1-n5")
+            send(tmp_path, "repeat", case="f1-b1-n5")
+            control._looked = 0
+        return run(case, *rest)
+
+    pipeline.run = ask
+    assert course.run() == 0
+    answers = [(answer.accepted, answer.text) for answer in stream.of(events.Answer)]
+    assert answers == [(False, "f2-b1-n5: its model is not in memory now"), (True, "f1-b1-n5: one run more")]
+    measured = Counter(case for kind, case, _ in kinds(stream) if kind == "measured")
+    assert measured == {"f1-b1-n5": 3, "f2-b1-n5": 2}
 
 
 @pytest.mark.models
