@@ -34,15 +34,17 @@ def dtypes(plan: Plan, config: dict[str, Any], kind: str) -> list[str]:
 
 
 def refusal(model: str, parameters: int, dtypes: list[str], free: int, where: str) -> str:
-    """Why ``parameters`` parameters in each of ``dtypes`` do not fit into ``free`` bytes ``where``, and how to mend
-    it; "" if they do. Weights alone: what a run needs beside them depends on its case."""
-    needed = parameters * sum(BYTES[dtype] for dtype in dtypes)
+    """Why ``parameters`` parameters in one of ``dtypes`` do not fit into ``free`` bytes ``where``, and how to mend it;
+    "" if they do: what does not fit together is loaded one after the other. Weights alone: what a run needs beside
+    them depends on its case."""
+    widest = max(dtypes, key=BYTES.__getitem__)
+    needed = parameters * BYTES[widest]
     if needed <= free:
         return ""
     least = parameters * min(BYTES.values())
     mend = "use --dtype bfloat16" if least <= free else "use a smaller model or a device with more memory"
     return (
-        f"{model}: {parameters:,} parameters in {' and '.join(dtypes)} need {size(needed)}, "
+        f"{model}: {parameters:,} parameters in {widest} need {size(needed)}, "
         f"{where} has {size(free)} free; {mend}" + (f" ({size(least)})" if least <= free else "")
     )
 
