@@ -99,7 +99,7 @@ def _patches(config: dict[str, Any]) -> int | None:
     vision = config.get("vision_config")
     if not isinstance(vision, dict):
         return None
-    sides: list[list[int]] = []
+    sides: list[list[Any]] = []
     for key in ("image_size", "patch_size"):
         value = vision.get(key)
         pair = value if isinstance(value, list) else [value, value]
@@ -107,7 +107,7 @@ def _patches(config: dict[str, Any]) -> int | None:
             return None
         sides.append(pair)
     (height, width), (tall, wide) = sides
-    return (height // tall) * (width // wide)
+    return int((height // tall) * (width // wide))
 
 
 def context_length(config: dict[str, Any]) -> int | None:

@@ -21,6 +21,8 @@ from llava_tui.plan import DEMO
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
+_PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 
 CACHE_VARIABLE = "LLAVA_TUI_CACHE"
 
@@ -218,6 +220,21 @@ def has_weights(folder: Path) -> bool:
     return any((folder / name).is_file() for name in _WEIGHTS)
 
 
+def missing_files(folder: Path) -> str:
+    """Which files a model's folder lacks of its processor, and what they are called; "" if none."""
+    missing = []
+    if not any((folder / name).is_file() for name in _PROCESSOR_FILES):
+        missing.append(f"the processor's ({' or '.join(_PROCESSOR_FILES)})")
+    if not has_tokenizer(folder):
+        missing.append(f"the tokenizer's ({_TOKENIZER_FILES[0]})")
+    return f"files are missing: {' and '.join(missing)}" if missing else ""
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether the files of a tokenizer are there."""
+    return any((folder / name).is_file() for name in _TOKENIZER_FILES)
+
+
 def weight_files(folder: Path) -> list[Path]:
     """The index, where there is one, and the weight files of a model's folder, by name."""
     names = [*_INDEXES, *_WEIGHTS]
@@ -250,12 +267,14 @@ def _entry(name: str, source: str, folder: Path) -> list[ModelEntry]:
         return [ModelEntry(name=name, source=source, path=str(folder), bytes=size, complete=False, problem=str(error))]
     kind = architecture.model_type(config)
     if architecture.is_eventgpt(config):
-        family, problem = "tested", "" if has_weights(folder) else "weights are missing"
+        family, problem = "tested", ""
     elif not architecture.is_vlm(config):
         family, problem = "not a vision-language model", "llava-tui profiles vision-language models"
     else:
-        family, problem = ("tested" if kind in architecture.KNOWN_FAMILIES else "untested"), ""
+        family, problem = ("tested" if kind in architecture.KNOWN_FAMILIES else "untested"), missing_files(folder)
     complete = has_weights(folder)
+    if not complete and family in ("tested", "untested"):
+        problem = "weights are missing"
     return [
         ModelEntry(
             name=name,
@@ -265,7 +284,7 @@ def _entry(name: str, source: str, folder: Path) -> list[ModelEntry]:
             family=family,
             bytes=size,
             complete=complete,
-            problem=problem or ("" if complete else "weights are missing"),
+            problem=problem,
         )
     ]
 

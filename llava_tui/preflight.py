@@ -96,7 +96,6 @@ def _check_model(plan: Plan) -> None:
     if "<image>" in plan.prompt:
         raise PlanError("prompt: <image> stands for a frame: leave it out, frames are put in by themselves")
     from llava_tui import architecture, models
-    from llava_tui.pipelines import built_processors
 
     has_tokenizer = plan.model != DEMO
     if plan.model == DEMO:
@@ -111,10 +110,8 @@ def _check_model(plan: Plan) -> None:
         if folder is None:
             return  # a hub id that is not cached: only loading can tell
         config = models.read_config(folder, plan.model)
-        if missing := built_processors.missing_files(folder):
-            raise PlanError(
-                f"model: {plan.model}: files are missing: {missing}; put them there, or add --weights random"
-            )
+        if missing := models.missing_files(folder):
+            raise PlanError(f"model: {plan.model}: {missing}; put them there, or add --weights random")
     kind = architecture.model_type(config)
     if plan.media == "video" and kind in set(architecture.KNOWN_FAMILIES) - set(architecture.VIDEO_FAMILIES):
         raise PlanError(f"media: {kind} models take no videos, only pictures; use --media image")
@@ -131,7 +128,7 @@ def _check_random(plan: Plan) -> tuple[dict[str, Any], bool]:
 
     Of a GPU only its size is known here: what is free on it the worker sees, before it allocates anything.
     """
-    from llava_tui import costs, models, presets
+    from llava_tui import costs, host_memory, models, presets
     from llava_tui.pipelines import built_processors, fitting
     from llava_tui.pipelines.base import PipelineError
 
@@ -144,7 +141,7 @@ def _check_random(plan: Plan) -> tuple[dict[str, Any], bool]:
         raise PlanError(f"model: {error}") from None
     preset = presets.find(plan.model) if folder is None else None
     parameters = preset.parameters if preset else costs.architecture(config).weights
-    free, where, kind = fitting.host_free(), "this machine", "cpu"
+    free, where, kind = host_memory.host_free(), "this machine", "cpu"
     if plan.device != "cpu" and fitting.refusal("", parameters, fitting.dtypes(plan, config, "cpu"), free, where):
         gpu = fitting.largest_gpu()
         if gpu is not None:

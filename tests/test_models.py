@@ -30,6 +30,8 @@ NAMES = ["demo", *(preset.name for preset in presets.PRESETS)]
 def write(folder: Path, config: Any = CONFIG, weights: bool = True) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(config if isinstance(config, str) else json.dumps(config))
+    for name in ("tokenizer.json", "processor_config.json"):
+        (folder / name).touch()
     if weights:
         (folder / "model.safetensors").write_bytes(bytes(1000))
     return folder
@@ -217,6 +219,17 @@ def test_everything_on_the_machine_is_listed(hub: Path, tmp_path: Path) -> None:
     assert entries["a/half--done"].problem == "weights are missing"
     assert "broken JSON" in entries[str(tmp_path / "mine" / "broken")].problem
     assert entries["demo"].source == "preset"
+
+
+def test_what_a_processor_lacks_is_listed(hub: Path, tmp_path: Path) -> None:
+    folder = write(tmp_path / "model")
+    (folder / "processor_config.json").rename(folder / "preprocessor_config.json")
+    assert not models.missing_files(folder)
+    (folder / "tokenizer.json").rename(folder / "tokenizer.model")
+    assert not models.missing_files(folder)
+    (folder / "tokenizer.model").unlink()
+    (entry,) = (entry for entry in models.scan([folder]) if entry.source == "folder")
+    assert entry.problem == "files are missing: the tokenizer's (tokenizer.json)"
 
 
 def test_a_preset_says_what_it_needs(hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,12 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from llava_tui import models
 from llava_tui.pipelines.base import PipelineError
 from llava_tui.pipelines.checkpoints import byte_tokenizer, chat_template
 from llava_tui.pipelines.random_weights import parsed
-
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
-_PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 
 
 def processor_of(transformers: Any, config: dict[str, Any], folder: Path | None) -> Any:
@@ -26,22 +24,7 @@ def processor_of(transformers: Any, config: dict[str, Any], folder: Path | None)
 
 def has_processor(folder: Path | None) -> bool:
     """Whether the files of a processor and of its tokenizer are there."""
-    return folder is not None and not missing_files(folder)
-
-
-def missing_files(folder: Path) -> str:
-    """What of a processor is not in a model's folder, and the file that would be; "" if nothing."""
-    missing = []
-    if not any((folder / name).is_file() for name in _PROCESSOR_FILES):
-        missing.append(f"the processor's ({' or '.join(_PROCESSOR_FILES)})")
-    if not has_tokenizer(folder):
-        missing.append(f"the tokenizer's ({_TOKENIZER_FILES[0]})")
-    return " and ".join(missing)
-
-
-def has_tokenizer(folder: Path) -> bool:
-    """Whether the files of a tokenizer are there."""
-    return any((folder / name).is_file() for name in _TOKENIZER_FILES)
+    return folder is not None and not models.missing_files(folder)
 
 
 def check_family(config: dict[str, Any]) -> None:

@@ -161,7 +161,7 @@ def random(plan: Plan, device: torch.device, attention: str = "") -> tuple[Event
         plan.seed,
         **options,
     )
-    if folder is not None and built_processors.has_tokenizer(folder):
+    if folder is not None and models.has_tokenizer(folder):
         tokenizer = load_tokenizer(folder)
     else:
         tokenizer = checkpoints.byte_tokenizer(_BYTE_TOKENS, model.config.vocab_size, named={})

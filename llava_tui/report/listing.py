@@ -66,12 +66,13 @@ def as_json(sessions: Sequence[SessionInfo]) -> str:
 def models_as_text(entries: Sequence[ModelEntry]) -> str:
     """A line a model: what it is, how large, and whether its family was tried; a problem stands beneath."""
     width = max(len(entry.name) for entry in entries)
-    lines = [f"  {'model':<{width}}  {'from':<10} {'family':<24}{'on disk':>9}"]
-    for entry in entries:
-        family = safe_text(f"{entry.model_type} ({entry.family})" if entry.model_type else entry.family)
+    families = [safe_text(f"{e.model_type} ({e.family})" if e.model_type else e.family) for e in entries]
+    wide = max(len("family"), *map(len, families))
+    lines = [f"  {'model':<{width}}  {'from':<10} {'family':<{wide}}{'on disk':>10}"]
+    for entry, family in zip(entries, families, strict=True):
         disk = units.size(entry.bytes) if entry.bytes else ""
         mark = "✗" if entry.problem and entry.source != "preset" else " "
-        lines.append(f"{mark} {safe_text(entry.name):<{width}}  {entry.source:<10} {family:<24}{disk:>9}".rstrip())
+        lines.append(f"{mark} {safe_text(entry.name):<{width}}  {entry.source:<10} {family:<{wide}}{disk:>10}".rstrip())
         lines += [f"  {'':<{width}}  {safe_text(note)}" for note in (entry.problem, entry.note) if note]
     return "\n".join(lines)
 

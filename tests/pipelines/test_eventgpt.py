@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from recording_probe import RecordingProbe
 
-from llava_tui import models, preflight, presets
+from llava_tui import host_memory, models, preflight, presets
 from llava_tui.pipelines import fitting
 from llava_tui.pipelines.base import Cancelled, PipelineError
 from llava_tui.pipelines.event_streams import demo_stream
@@ -343,7 +343,8 @@ def test_random_weights_run_as_the_library_runs_them(tmp_path: Path, streams: tu
 
 
 def test_what_cannot_be_built_is_said_before_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fitting, "host_free", lambda: 10 << 30)
+    for room in (fitting, host_memory):
+        monkeypatch.setattr(room, "host_free", lambda: 10 << 30)
     monkeypatch.setattr(fitting, "largest_gpu", lambda: None)
     with pytest.raises(PlanError, match=r"7,079,684,096 parameters in bfloat16 need 13\.2 GiB, this machine has 10"):
         preflight.check(Plan(pipeline="eventgpt", model="eventgpt-7b", weights="random", dtype="bfloat16"))

@@ -13,7 +13,7 @@ import pytest
 import tiny_families
 from recording_probe import RecordingProbe
 
-from llava_tui import models, preflight, presets
+from llava_tui import host_memory, models, preflight, presets
 from llava_tui.pipelines import built_processors, fitting, random_weights
 from llava_tui.pipelines.base import PipelineError
 from llava_tui.pipelines.llava import LlavaPipeline
@@ -197,7 +197,8 @@ def test_a_vocabulary_without_room_for_bytes_is_refused() -> None:
 def test_too_little_memory_is_said_before_anything_is_allocated(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(fitting, "host_free", lambda: 20 << 30)
+    for room in (fitting, host_memory):
+        monkeypatch.setattr(room, "host_free", lambda: 20 << 30)
     monkeypatch.setattr(fitting, "largest_gpu", lambda: None)
     plan = Plan(model="llava-1.5-7b", weights="random", frames=(1,))
     said = (
@@ -225,7 +226,7 @@ def test_too_little_memory_is_said_before_anything_is_allocated(
 def test_what_is_free_is_less_than_the_machine_has() -> None:
     import psutil
 
-    assert 0 < fitting.host_free() < psutil.virtual_memory().total
+    assert 0 < host_memory.host_free() < psutil.virtual_memory().total
 
 
 # --- the command ---------------------------------------------------------------------------------------------------
