@@ -10,7 +10,7 @@ from llava_tui import units
 from llava_tui.analysis.footprint import Footprint, footprint, weights_of
 from llava_tui.analysis.steps import StepRow, StepTable, case_ids, step_table
 from llava_tui.analysis.trust import Trust, badge
-from llava_tui.report import facts, footprints, ranks
+from llava_tui.report import facts, footprints, items, ranks
 from llava_tui.report.page import WATERMARK, interval, summary_json
 from llava_tui.session.reader import SessionError, safe_text
 from llava_tui.session.store import SessionInfo
@@ -38,7 +38,7 @@ def as_text(info: SessionInfo, timeline: Timeline, case: str | None = None) -> s
         blocks.append("\n".join(across))
     for id_, held in found.items():
         lines = _table(step_table(view, id_), held) + footprints.lines(held)
-        lines += ranks.lines(view, id_)
+        lines += ranks.lines(view, id_) + items.lines(view, id_)
         blocks.append("\n".join(lines + trust_lines(badge(view, id_, info.status))))
     if profile := facts.profile_table(view):
         blocks.append("\n".join(profile))
@@ -64,6 +64,7 @@ def as_json(info: SessionInfo, timeline: Timeline, case: str | None = None) -> s
         "cases": [
             _case_json(step_table(view, id_), footprint(view, id_))
             | {"trust": badge(view, id_, info.status), "ranks": ranks.as_json(view, id_)}
+            | {"items": items.as_json(view, id_)}
             for id_ in ([case] if case else case_ids(view))
         ],
     }
@@ -105,9 +106,7 @@ def _head(info: SessionInfo, timeline: Timeline, view: View) -> list[str]:
         lines.append(f"  model    {safe_text(header.model)} ({named})")
     if weights := footprints.weights(weights_of(model)):
         lines.append(f"  weights  {weights}")
-    plan = header.plan
-    inputs = ", ".join(safe_text(str(path)) for path in plan.get("inputs", ()))
-    lines.append(f"  input    {inputs}")
+    lines += items.head(timeline)
     host = dict.fromkeys(safe_text(part) for part in (header.host.hostname, header.host.cpu))  # "not known" once
     cores = (units.counted(header.host.cores, "core"),) if header.host.cores else ()
     lines.append("  host     " + " · ".join((*host, *cores)))
