@@ -73,12 +73,12 @@ class Footprint:
     @property
     def peak(self) -> float | None:
         """The most memory in any stage, bytes: allocated on an accelerator, resident on the CPU."""
-        return max((row.peak for row in self.rows if row.peak is not None), default=self.rss.maximum)
+        return max((row.peak for row in self.rows if row.peak is not None), default=None)
 
     @property
     def is_resident(self) -> bool:
         """Whether the peak is of the worker's resident set, not of an allocator."""
-        return not any(row.allocated.n for row in self.rows)
+        return any(row.resident.n for row in self.rows) and not any(row.allocated.n for row in self.rows)
 
     @property
     def cache_difference(self) -> float | None:

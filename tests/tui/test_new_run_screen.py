@@ -90,7 +90,7 @@ async def test_what_is_typed_is_checked_at_once_and_said_of_its_field(folder: Pa
         await shown.checked()
         assert "simulated (by the peaks of H100 80GB HBM3)" in shown.words
         assert "runs 10 of all kinds" in shown.words
-        assert "GiB (weights and KV cache" in shown.words
+        assert "GiB (weights, cache and activations, by estimate)" in shown.words
     assert not folder.exists()
 
 
