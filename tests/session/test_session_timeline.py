@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from session_making import MakeSession, MountNamespace, append
 
 from llava_tui import events
+from llava_tui.session.items import read_items
 from llava_tui.session.reader import NewerSchema, StreamReader
 from llava_tui.session.timeline import TableView, Timeline
 
@@ -109,12 +110,43 @@ def test_a_session_of_schema_1_1_tells_its_facts() -> None:
     assert now.stages.row(-1)["kind"] == "discarded", "what is taken back is counted nowhere"
 
 
+def test_a_session_of_schema_1_2_tells_of_its_items_its_ranks_and_its_memory() -> None:
+    timeline = Timeline.open(FIXTURES / "schema-1.2")
+    assert (timeline.corrupt, timeline.unknown) == (0, 0)
+    dataset = timeline.header.dataset
+    assert dataset is not None
+    items = read_items(timeline.path, dataset.digest)
+    assert [item.name for item in items] == ["a.mp4", "pair", "Katze 猫", "d.mp4", "e.mp4"]
+    assert (items[1].paths, items[1].prompt) == (("/clips/b1.png", "/clips/b2.png"), "What differs?")
+    now = timeline.now()
+    assert now.state == "closed", "it was stopped and gone on with"
+    assert [(row["kind"], row["items"]) for row in now.runs.rows()[1:]] == [
+        ("measured", [0, 1]),
+        ("measured", [3]),
+        ("partial", [3]),
+    ]
+    broken, resumed = now.fact(events.BrokenItem), now.fact(events.Resumed)
+    assert broken is not None
+    assert (broken.item, broken.name, broken.run) == (4, "e.mp4", 2)
+    assert resumed is not None
+    assert (resumed.left, resumed.pid, resumed.host.boot_id) == (2, 4343, "b1")
+    assert timeline.ranks == [0, 1]
+    of_1 = timeline.of(1).now()
+    assert (of_1.runs.row(0)["items"], of_1.stages.row(0)["rss"], of_1.stages.row(0)["rss_peak"]) == ([2], 1e9, None)
+    assert now.runs.row(1)["facts"]["kv_cache_bytes"] == now.runs.row(1)["facts"]["kv_cache_predicted"] == 1_224_736_768
+    assert now.runs.row(2)["facts"]["footprint"]["stage"] == "generate.prefill"
+    assert now.model is not None
+    assert [part["name"] for part in now.model.extra["modules"]] == ["language model", "vision tower"]
+    assert [load["group"] for load in now.model.extra["loads"]] == [0, 1]
+
+
 FACTS_OF_1_1 = {"Preflight", "WarmUp", "SelfTest", "CoolDown", "Ended", "Profile"}
 EVENTS_OF = {
     "1.0": {"StateChange", "StageTree", "Schedule", "ModelFacts", "RunStart", "StageHint", "TextHint", "RunEnd", "Log",
             "Answer", "GpuDevice", "GpuSample", "GpuAbsent", "HostSample"},
 }  # fmt: skip
 EVENTS_OF["1.1"] = EVENTS_OF["1.0"] | FACTS_OF_1_1
+EVENTS_OF["1.2"] = EVENTS_OF["1.1"] | {"BrokenItem", "Resumed"}
 
 
 @pytest.mark.parametrize("schema", EVENTS_OF)
@@ -122,6 +154,11 @@ def test_each_fixture_has_every_event_that_its_schema_has(schema: str) -> None:
     found = {type(event).__name__ for name in ("events", "telemetry") for event in
              StreamReader(FIXTURES / f"schema-{schema}" / f"{name}.jsonl", events.AnyEvent).read()}  # fmt: skip
     assert found == EVENTS_OF[schema]
+
+
+def test_the_newest_fixture_has_every_event_that_there_is() -> None:
+    assert events.SCHEMA == (1, 2), "a new schema is released with a fixture of its own; the others stay"
+    assert {kind.__name__ for kind in get_args(events.AnyEvent)} == EVENTS_OF["1.2"]
 
 
 def test_a_moment_shows_what_was_there_and_nothing_later() -> None:

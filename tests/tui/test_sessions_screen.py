@@ -163,7 +163,7 @@ async def test_the_filter_holds_while_it_is_typed_and_escape_takes_it_away(folde
         await shown.press("slash")
         await shown.press(*"nightly upd")
         assert len(shown.screen.shown) == 1
-        assert "middle" in shown.everything()
+        await shown.until(lambda: "middle" in shown.everything())
         assert "new-llava" not in shown.everything()
         await shown.press("enter")
         assert "1 of 3" in shown.part("heading")
