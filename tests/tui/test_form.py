@@ -339,3 +339,15 @@ def test_times_are_said_as_people_plan_with_them() -> None:
         "2 h 10 min",
         "2 days",
     ]
+
+
+def test_what_will_not_fit_into_memory_is_said_where_it_is_planned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimating, "_boards", list)
+    monkeypatch.setattr(estimating, "host_free", lambda: 20 << 30)
+    plan = Plan(model="llava-1.5-7b", weights="random", dtype="bfloat16", device="cpu", frames=(1, 6), batch=(1, 16))
+    found = estimate(plan, [])
+    assert [problem.split(":")[0] for problem in found.short] == ["f6-b16-n64 does not fit"]
+    words = " ".join(text for line in draw_planned(Planned("", plan, estimate=found), 80) for text, _ in line)
+    assert "⚠ memory" in words
+    assert "this machine has 20.0 GiB free" in " ".join(words.split())
+    assert not estimate(msgspec.structs.replace(plan, batch=(1,)), []).short
