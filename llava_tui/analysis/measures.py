@@ -245,11 +245,12 @@ class Measures:
 
     @cached_property
     def frames_per_second(self) -> Floats:
-        """Frames decoded a second of the first step."""
+        """Frames decoded a second of the first step; not known of text only, which has none."""
         if not self.steps:
             return np.full(self.n, np.nan)
+        frames = self.column("frames")
         with np.errstate(divide="ignore", invalid="ignore"):
-            return self.column("frames") / self.stages[self.steps[0]] * 1e9
+            return np.where(frames > 0, frames, np.nan) / self.stages[self.steps[0]] * 1e9
 
     @cached_property
     def gaps(self) -> Floats:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from screen_sessions import GIB, LOADING, MS, WALL, Recording, S, course, record
 
 from llava_tui import events
+from llava_tui.analysis.steps import step_table
 from llava_tui.session.timeline import Timeline, View
 from llava_tui.tui.widgets import cells, runbar
 from llava_tui.tui.widgets import course as runs_course
@@ -68,6 +69,7 @@ def test_a_run_without_pictures_is_text_only(tmp_path: Path) -> None:
     view = Timeline.open(record(tmp_path / "text", course(cases=("f0-b1-n16",)))).now()
     assert "text only" in lines_of("heading", view)[0]
     assert "frames 0" not in lines_of("heading", view)[0]
+    assert step_table(view, "f0-b1-n16").frames_per_second.median is None, "there is nothing to decode"
 
 
 # --- the steps table ------------------------------------------------------------------------------------------------
