@@ -49,13 +49,14 @@ def before(times: Ints, t: int) -> int | None:
 
 
 def run_starts(timeline: Timeline) -> Ints:
-    """When each run began, loading included."""
-    return np.asarray(timeline.started["t"])
+    """When each run began, loading included; of several ranks, on the first: they begin together."""
+    return np.asarray(timeline.of(0).started["t"])
 
 
 def run_around(timeline: Timeline, t: int, edge: int) -> tuple[int, int] | None:
     """From when to when the run goes that is in progress at ``t``, else the last before; until ``edge`` where it has
     not ended. ``None`` before the first."""
+    timeline = timeline.of(0)
     started, runs = timeline.started, timeline.runs
     at = int(np.searchsorted(started["t"], t, "right")) - 1
     if at < 0:
@@ -68,6 +69,7 @@ def run_around(timeline: Timeline, t: int, edge: int) -> tuple[int, int] | None:
 
 def step_starts(timeline: Timeline, look: Look) -> Ints:
     """When each step began: by its hints, as a run is drawn while it goes on, and by its spans where a run has none."""
+    timeline = timeline.of(0)
     stamp = (timeline.stage_hints.n, timeline.stages.n)
     return look.once("step starts", stamp, lambda: _step_starts(timeline))
 

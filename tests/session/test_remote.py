@@ -461,6 +461,18 @@ def test_a_stream_that_became_shorter_is_read_anew(here: Watch, make_session: Ma
         worker.release()
 
 
+def test_every_ranks_stream_comes_over_as_it_grows(here: Watch, make_session: MakeSession) -> None:
+    path = make_session(happened=happened("starting", runs=1))
+    append(path / "events-1.jsonl", happened("starting", runs=1))
+    source = here(path)
+    timeline = Timeline.open(source.path)
+    assert timeline.ranks == [0, 1]
+    append(path / "events-11.jsonl", happened("starting", runs=2))
+    until(lambda: timeline.poll() and timeline.ranks == [0, 1, 11], "the third rank")
+    until(lambda: timeline.poll() or timeline.of(11).runs.n == 2, "its runs")
+    assert files(source.path) == files(path)
+
+
 def test_things_that_are_no_streams_do_no_harm(here: Watch, make_session: MakeSession) -> None:
     path = make_session(happened=happened("starting"))
     (path / "events-folder.jsonl").mkdir()

@@ -6,14 +6,22 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from driven import Driven
 from screen_sessions import LOADING, MS, WALL, Timed, course, record
 
 from llava_tui import events
 from llava_tui.session.timeline import Timeline
+from llava_tui.tui import jumps
+from llava_tui.tui.app import LlavaTui
+from llava_tui.tui.screens.monitor import MonitorScreen
 from llava_tui.tui.widgets import heading, strips, texts
 from llava_tui.tui.widgets.arrangement import arrange
 from llava_tui.tui.widgets.look import Look
 from llava_tui.tui.widgets.panels import wants
+
+
+class DrivenMonitor(Driven[MonitorScreen]):
+    KIND = MonitorScreen
 
 
 def several(ranks: int, ms: int = MS, **options: bool) -> list[Timed]:
@@ -91,6 +99,27 @@ def test_a_drawing_changes_when_another_rank_goes_on(tmp_path: Path) -> None:
     look = Look(status="running")
     before, after = (LOADING + 2 * WALL + ms * MS for ms in (105, 115))
     assert strips.strips_key(timeline.at(before), look) != strips.strips_key(timeline.at(after), look)
+
+
+def test_a_jump_to_the_next_run_passes_over_what_other_ranks_do_within_it(tmp_path: Path) -> None:
+    late = [
+        (stream, msgspec.structs.replace(event, t=event.t + 5 * MS) if stream != "events.jsonl" else event)
+        for stream, event in several(2)
+    ]
+    timeline = Timeline.open(record(tmp_path / "two", sorted(late, key=lambda pair: pair[1].t)))
+    starts = jumps.run_starts(timeline).tolist()
+    assert starts == timeline.of(0).started["t"].tolist() != timeline.started["t"].tolist()
+    assert jumps.run_around(timeline, starts[3] + 7 * MS, timeline.end) == (starts[3], int(timeline.of(0).runs["t"][3]))
+
+
+async def test_the_monitor_shows_two_ranks_beside_the_table_at_80x24(tmp_path: Path) -> None:
+    app = LlavaTui(record(tmp_path / "two", several(2)))
+    async with app.run_test(size=(80, 24)) as pilot:
+        driven = DrivenMonitor(app, pilot)
+        await driven.until(lambda: "rank 1" in driven.everything())
+        shown = driven.everything().splitlines()
+        assert [line[:6] for line in shown if line.startswith("rank ")] == ["rank 0", "rank 1"]
+        assert any("3 generate" in line for line in shown), "the steps are still there"
 
 
 def test_the_heading_says_how_many_ranks_and_the_log_whose_a_warning_is(tmp_path: Path) -> None:
