@@ -76,6 +76,9 @@ def test_a_run_of_nothing_in_particular_says_that_it_is_the_demos(cli: Cli, tmp_
     clip = "the demo clip (--input names another)"
     assert cli("run", *wrong).stderr.splitlines()[0] == f"{model} on {clip}"
     assert cli("run", *wrong, "--model", "demo").stderr.splitlines()[0] == f"llava-tui: {clip}"
+    events = cli("run", "--pipeline", "eventgpt", "--model", "eventgpt-7b").stderr.splitlines()
+    assert events[0] == "llava-tui: the demo stream (--input names another)"
+    assert "needs --weights random" in events[-1]
     plan = tmp_path / "plan.toml"
     plan.write_text('model = "demo"\ninputs = ["demo"]\n')
     assert "names another" not in cli("run", str(plan), *wrong).stderr

@@ -140,7 +140,8 @@ def read_plan(
     given = {name: value for name, value in options.items() if value not in (None, ())}
     plan = from_dict(defaults | dict(values) | given)
     said = {*values, *given} | ({"inputs"} if plan.dataset else set())
-    unsaid = [words for name, words in _DEMO.items() if name not in said]
+    demo = _DEMO | ({"inputs": "the demo stream (--input names another)"} if plan.pipeline == "eventgpt" else {})
+    unsaid = [words for name, words in demo.items() if name not in said]
     if unsaid and plan.pipeline != "simulated":
         click.echo("llava-tui: " + " on ".join(unsaid), err=True)
     return plan
