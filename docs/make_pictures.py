@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -100,13 +102,19 @@ async def draw(picture: Picture, columns: int, lines: int) -> str:
 
 
 def main() -> int:
-    os.chdir(ROOT)
     PICTURES.mkdir(exist_ok=True)
-    for picture in SCREENS:
-        for columns, lines in SIZES:
-            target = PICTURES / f"{picture.name}-{columns}x{lines}.svg"
-            target.write_text(asyncio.run(draw(picture, columns, lines)), encoding="utf-8")
-            print(target.relative_to(ROOT))  # noqa: T201
+    with tempfile.TemporaryDirectory() as folder:
+        # The examples alone: whoever draws them has sessions of their own.
+        for example in (DEMO, SIMULATED):
+            shutil.copytree(ROOT / SESSIONS / example, Path(folder) / SESSIONS / example)
+        os.environ["LLAVA_TUI_CACHE"] = os.environ["LLAVA_TUI_DATA"] = f"{folder}/kept"
+        os.chdir(folder)
+        for picture in SCREENS:
+            for columns, lines in SIZES:
+                target = PICTURES / f"{picture.name}-{columns}x{lines}.svg"
+                target.write_text(asyncio.run(draw(picture, columns, lines)), encoding="utf-8")
+                print(target.relative_to(ROOT))  # noqa: T201
+        os.chdir(ROOT)
     return 0
 
 
