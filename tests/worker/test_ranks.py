@@ -4,6 +4,7 @@ other."""
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -36,6 +37,13 @@ def model(tmp_path_factory):
     from llava_tui.pipelines.checkpoints import build_tiny
 
     return build_tiny(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    from llava_tui.pipelines.checkpoints import synthesise_video
+
+    return synthesise_video(tmp_path_factory.mktemp("clips") / "clip.mp4", seconds=1)
 
 
 class Launched:
@@ -130,8 +138,15 @@ def remaining(path: Path) -> list[int]:
 
 
 @pytest.mark.models
-def test_two_ranks_under_torchrun_record_one_session_in_step_and_show_puts_them_side_by_side(launch) -> None:
-    launched = launch(TORCHRUN)
+@pytest.mark.timeout(300)
+def test_two_ranks_under_torchrun_share_a_data_set_in_step_and_show_puts_them_side_by_side(
+    launch, clip: Path, tmp_path: Path
+) -> None:
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    for number in range(5):
+        shutil.copy(clip, clips / f"clip{number}.mp4")
+    launched = launch(TORCHRUN, inputs=[str(clips)], rounds="auto")
     code, said = launched.end()
     assert code == 0, said
     path = launched.path
@@ -142,16 +157,16 @@ def test_two_ranks_under_torchrun_record_one_session_in_step_and_show_puts_them_
     assert timeline.ranks == [0, 1]
     first, second = (timeline.of(rank).now() for rank in (0, 1))
     told = [
-        [(row["run"], row["kind"], row["case"], row["round"]) for row in view.runs.rows()] for view in (first, second)
+        {row["run"]: (row["kind"], row["case"], row["round"]) for row in view.runs.rows()} for view in (first, second)
     ]
-    assert told[0] == told[1]
+    assert all(told[0][run] == what for run, what in told[1].items()), "the same runs, by the same numbers"
     assert [row["outcome"] for row in timeline.runs.rows()] == ["ok"] * timeline.runs.n
     assert (second.state, second.model.extra["rank"], second.model.extra["ranks"]) == ("closed", 1, 2)
-    # Each is measured while the other is.
-    for one, other in zip(first.runs.rows(), second.runs.rows(), strict=True):
-        if one["kind"] == "measured":
-            assert max(one["start"], other["start"]) < min(one["start"] + one["wall"], other["start"] + other["wall"])
-    assert first.runs.rows()[-1]["token_ids"] == second.runs.rows()[-1]["token_ids"]
+    measured = [[row for row in view.runs.rows() if row["kind"] == "measured"] for view in (first, second)]
+    assert [[row["items"] for row in rows] for rows in measured] == [[[0], [2], [4]], [[1], [3]]]
+    for one, other in zip(*measured, strict=False):  # each is measured while the other is
+        assert max(one["start"], other["start"]) < min(one["start"] + one["wall"], other["start"] + other["wall"])
+    assert len({str(row["token_ids"]) for rows in measured for row in rows}) == 1, "the same clip, the same tokens"
     assert not remaining(path)
 
     shown = subprocess.run(
@@ -164,6 +179,7 @@ def test_two_ranks_under_torchrun_record_one_session_in_step_and_show_puts_them_
 
 
 @pytest.mark.models
+@pytest.mark.timeout(300)
 def test_ranks_under_accelerate_launch_are_stopped_together_in_the_middle_of_a_run(launch) -> None:
     launched = launch(ACCELERATE, rounds=5000)
     launched.measuring()
@@ -181,6 +197,7 @@ def test_ranks_under_accelerate_launch_are_stopped_together_in_the_middle_of_a_r
 
 
 @pytest.mark.models
+@pytest.mark.timeout(300)
 def test_a_rank_that_is_killed_ends_the_session_with_its_name_and_leaves_nobody_behind(launch) -> None:
     launched = launch(["-P"], rounds=5000, processes=2)
     launched.measuring()
