@@ -35,7 +35,8 @@ def resolve(plan: Plan) -> Plan:
     model = plan.model
     if plan.pipeline != "simulated" and model != DEMO and Path(model).expanduser().is_dir():
         model = str(Path(model).expanduser().absolute())
-    return msgspec.structs.replace(plan, inputs=inputs, dataset=file, model=model)
+    offload = str(Path(plan.offload).expanduser().absolute()) if plan.offload else ""
+    return msgspec.structs.replace(plan, inputs=inputs, dataset=file, model=model, offload=offload)
 
 
 def check(plan: Plan) -> None:

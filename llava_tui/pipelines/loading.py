@@ -19,7 +19,7 @@ import msgspec
 
 from llava_tui import architecture, models
 from llava_tui.events import ModelFacts
-from llava_tui.pipelines import caches, checkpoints, compiling, devices, fitting, quantization, weights
+from llava_tui.pipelines import caches, checkpoints, compiling, devices, fitting, placing, quantization, weights
 from llava_tui.pipelines.base import PipelineError, Probe, first_line, stage
 from llava_tui.pipelines.caches import StaticCaches
 from llava_tui.pipelines.resolution import Scaling
@@ -82,7 +82,7 @@ class LoadedModel:
             probe.check()
             with stage(probe, "load.device"):
                 for held in self._held.values():
-                    if not _is_placed(held.model):
+                    if not placing.is_placed(held.model):
                         held.model.to(held.device)
                 for load in others:
                     if self._converts(load):
@@ -116,7 +116,7 @@ class LoadedModel:
         else:
             self._load(torch, transformers, str(folder or self.plan.model), local=folder is not None)
         self._loaded()
-        self._held[load] = Held(self.model, _entry(torch, self.model, self.device))
+        self._held[load] = Held(self.model, placing.entry(torch, self.model, self.device))
 
     def _dtype(self) -> str:
         """What the model that is being loaded is to be kept in."""
@@ -210,7 +210,7 @@ class LoadedModel:
         options: dict[str, Any] = {"local_files_only": local}
         try:
             self.processor = transformers.AutoProcessor.from_pretrained(source, **options)
-            options |= self._attention() | self._placing()
+            options |= self._attention() | placing.options(self.plan, self._wanted.device_map, self.device)
             if self._wanted.quantization != "none":
                 options |= self._quantizing(source, dtype)
             self.model, loaded = transformers.AutoModelForImageTextToText.from_pretrained(
@@ -223,21 +223,6 @@ class LoadedModel:
             raise PipelineError(f"{self.plan.model}: cannot be loaded: {first_line(error)}") from error
         if missing := sorted(loaded["missing_keys"]):
             self._warn(f"{len(missing)} weights are not in the checkpoint and have random values, {missing[0]} for one")
-
-    def _placing(self) -> dict[str, Any]:
-        """Where the weights go; nothing where the whole model is moved to one device afterwards."""
-        device_map = self._wanted.device_map
-        if device_map == "none":
-            return {}
-        if device_map not in DEVICE_MAPS:
-            return {"device_map": {"": str(self.device)}}
-        limits = memory_limits(self.plan)
-        given: dict[str, Any] = {"device_map": device_map}
-        if limits:
-            given["max_memory"] = {_number(device): size for device, size in limits.items()}
-        if self.plan.offload:
-            given["offload_folder"] = self.plan.offload
-        return given
 
     def _quantizing(self, source: str, dtype: str) -> dict[str, Any]:
         """What makes the library quantise; onto the model's device at once, for what is quantised does not move."""
@@ -306,8 +291,10 @@ class LoadedModel:
                 "compile": self.plan.compile_of(self.plan.cases()[0]),
                 "modules": self._modules(),
                 "quantization": next(iter(self._held)).quantization,
-                "device_map": _places(model),
-                "devices": sorted({place for held in self._held.values() for place in _devices(held)}),
+                "device_map": placing.places(model),
+                "devices": sorted(
+                    {place for held in self._held.values() for place in placing.devices(held.model, held.device)}
+                ),
                 **self._set_for_all(),
                 "folder": str(folder or ""),
                 **({"weights": f"random, from seed {self.plan.seed}"} if self._is_built else {}),
@@ -330,7 +317,7 @@ class LoadedModel:
         return {
             "dtype": str(model.dtype).removeprefix("torch."),
             "weights_bytes": quantization.taken(model),
-            "device_map": _places(model),
+            "device_map": placing.places(model),
         }
 
     def _set_for_all(self) -> dict[str, Any]:
@@ -376,36 +363,6 @@ class LoadedModel:
         if text not in self._warned:
             self._warned.add(text)
             log.warning("%s", text)
-
-
-def _is_placed(model: Any) -> bool:
-    """Whether its weights are where they are to stay."""
-    return bool(getattr(model, "hf_device_map", None)) or getattr(model, "is_quantized", False)
-
-
-def _places(model: Any) -> dict[str, str]:
-    """The device of each module that was placed; "disk" for what is read whenever it is used."""
-    found = getattr(model, "hf_device_map", None) or {}
-    return {name: f"cuda:{place}" if isinstance(place, int) else str(place) for name, place in found.items()}
-
-
-def _devices(held: Held) -> set[str]:
-    """The accelerators that a model computes on, or cpu."""
-    used = {place for place in _places(held.model).values() if place not in ("cpu", "disk", "meta")}
-    return used or {str(held.device)}
-
-
-def _entry(torch: Any, model: Any, device: Any) -> Any:
-    """Where a model takes its inputs: the accelerator that its first modules are on, for what is kept on the CPU or
-    on disk is brought there to be computed."""
-    used = [place for place in _places(model).values() if place not in ("cpu", "disk", "meta")]
-    return torch.device(used[0]) if used and device.type != "cpu" and str(device) not in used else device
-
-
-def _number(device: str) -> int | str:
-    """As accelerate names devices: accelerators by their number."""
-    kind, _, number = device.partition(":")
-    return "cpu" if kind == "cpu" else "mps" if kind == "mps" else int(number or 0)
 
 
 def digest(folder: Path) -> str:
