@@ -58,6 +58,8 @@ class ResidentSet:
 
     columns = ("rss_peaks", "rss_stages")
     peaks = (True, False)
+    _status = -1
+    """None is open yet, or no more."""
 
     def __init__(self, proc: str = "/proc/self") -> None:
         self._status = os.open(f"{proc}/status", os.O_RDONLY | os.O_CLOEXEC)
