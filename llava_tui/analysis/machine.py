@@ -172,15 +172,20 @@ class Watched:
 
     def foreign_load(self) -> float | None:
         """The host's load average less what the worker itself makes, median over the runs; ``None`` where it was not
-        watched."""
+        watched. Of several ranks one is watched, and each taken to make as much."""
         host = self.view.host
         rows = np.flatnonzero(self.inside(np.asarray(host["t"])))
         load = np.asarray(host["load"], dtype=np.float64)[rows]
         own = np.nan_to_num(np.asarray(host["worker_cpu"], dtype=np.float64)[rows]) / 100
+        own *= len(self.view.timeline.ranks)
         known = np.isfinite(load)
         return float(np.median((load - own)[known])) if known.any() else None
 
 
 def _workers(view: View) -> set[int]:
-    """The processes that measured: one, and one more each time that the session was resumed."""
-    return {view.header.pid} | {event.pid for event in view.facts["event"] if isinstance(event, events.Resumed)}
+    """The processes that measured: one a rank, and one more each time that the session was resumed."""
+    timeline = view.timeline
+    loaded = [event for rank in timeline.ranks[1:] for event in timeline.of(rank).at(view.t).models["event"]]
+    ranks = {pid for event in loaded if isinstance(pid := event.extra.get("pid"), int)}
+    resumed = {event.pid for event in view.facts["event"] if isinstance(event, events.Resumed)}
+    return {view.header.pid} | ranks | resumed

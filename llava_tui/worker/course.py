@@ -302,7 +302,8 @@ class Course:
         onto_device = spans.starts[spans.stages.index("load.device")]
         self._loaded_from = spans.start + (spans.wall if onto_device is None else onto_device)
         if (place := self._ranks.place).world > 1:
-            facts = msgspec.structs.replace(facts, extra=facts.extra | {"rank": place.rank, "ranks": place.world})
+            own = {"rank": place.rank, "ranks": place.world, "pid": os.getpid()}
+            facts = msgspec.structs.replace(facts, extra=facts.extra | own)
         self._write(msgspec.structs.replace(facts, t=self._now()))
         if self._vitals is not None:
             self._vitals.model_on(facts.device, str(facts.extra.get("gpu_uuid", "")))

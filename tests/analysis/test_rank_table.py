@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from llava_tui import events
 from llava_tui.analysis import fairness
+from llava_tui.analysis.machine import Watched
 from llava_tui.analysis.measures import measures
 from llava_tui.analysis.ranks import RankTable, rank_table
 from llava_tui.report import ranks as report
@@ -85,6 +86,25 @@ def test_of_a_data_set_every_item_counts_and_who_has_none_left_waits(tmp_path: P
     assert table.items_per_second == pytest.approx(5 / 2)
     assert [row.waits for row in table.rows] == [0.0, 0.5]
     assert (table.imbalance, table.together) == (2.0, 2)
+
+
+def test_ranks_are_no_strangers_to_each_other(tmp_path: Path) -> None:
+    timeline = session(tmp_path / "two", [{1: S, 2: S}, {1: S, 2: S}])
+    model = {"name": "m", "model_type": "llava", "parameters": 1, "dtype": "float32"}
+    with_pids = [(0, 11), (1, 12)]
+    for rank, pid in with_pids:
+        stream = writer.StreamWriter(timeline.path / (f"events-{rank}.jsonl" if rank else "events.jsonl"))
+        stream.write(events.ModelFacts(t=250 * S, rank=rank, **model, device="cuda:0", extra={"pid": pid}))
+        stream.close()
+    stream = writer.StreamWriter(timeline.path / "telemetry.jsonl")
+    processes = [events.GpuProcess(pid=pid) for pid in (11, 12, 13)]
+    stream.write(events.GpuSample(t=100 * S + 1, gpu=0, memory_used=1, processes=processes))
+    stream.write(events.HostSample(t=100 * S + 1, load=2.5, worker_cpu=100.0))
+    stream.close()
+    timeline.poll()
+    watched = Watched(measures(timeline.now(), CASE))
+    assert watched.foreign_load() == 0.5
+    assert [process.pid for process in watched.foreign() if process.pid != 11] == [13]
 
 
 def test_a_comparison_tells_that_other_ranks_ran_beside(tmp_path: Path) -> None:
