@@ -81,7 +81,8 @@ class Load(NamedTuple):
 
     def __str__(self) -> str:
         placed = f"device map {self.device_map}" if self.device_map != "none" else ""
-        return ", ".join(filter(None, [self.dtype, self.quantization.removeprefix("none"), placed]))
+        said = filter(None, [self.dtype.removeprefix("auto"), self.quantization.removeprefix("none"), placed])
+        return ", ".join(said) or "as it is"
 
 
 class Case(msgspec.Struct, frozen=True):

@@ -67,10 +67,10 @@ def test_what_takes_a_load_of_its_own_is_an_axis_too() -> None:
     assert cases[-1].id == "f4-b1-n64-vision-sdpa-r336-bnb-8bit-map-cuda:1"
     assert cases[-1].values()["resolution"] == 336
     assert [str(load) for load in plan.loads()] == [
-        "auto",
-        "auto, device map cuda:1",
-        "auto, bnb-8bit",
-        "auto, bnb-8bit, device map cuda:1",
+        "as it is",
+        "device map cuda:1",
+        "bnb-8bit",
+        "bnb-8bit, device map cuda:1",
     ]
     assert from_toml(plan.to_toml()) == from_json(plan.to_json()) == plan
     # One value each: how the model is loaded, and no part of a case.
