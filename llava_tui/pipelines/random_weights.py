@@ -95,7 +95,12 @@ def made(
 
 
 def parsed(transformers: Any, config: dict[str, Any]) -> Any:
-    """The library's own config of a dictionary. Raises what it raises."""
+    """The library's own config of a dictionary. Raises :class:`PipelineError` for a model type that it does not know,
+    else what it raises."""
+    kind = config.get("model_type")
+    if kind not in transformers.CONFIG_MAPPING:
+        known = f"transformers {transformers.__version__}"
+        raise PipelineError(f"{known} knows no {kind} models: update it, or see to the model_type in config.json")
     return transformers.AutoConfig.for_model(**json.loads(json.dumps(config)))
 
 

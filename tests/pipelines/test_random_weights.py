@@ -181,6 +181,15 @@ def test_a_family_without_a_processor_is_refused_before_it_is_built(tmp_path: Pa
         preflight.check(Plan(model=model, weights="random"))
 
 
+def test_a_model_type_that_the_library_does_not_know_is_said_in_a_line(tiny: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "of_tomorrow"}))
+    with pytest.raises(PipelineError, match=r"transformers [\d.]+ knows no of_tomorrow models: update it") as caught:
+        loaded(str(folder))
+    assert len(str(caught.value)) < 150
+
+
 def test_a_vocabulary_without_room_for_bytes_is_refused() -> None:
     import transformers
 
