@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import logging
 import sys
@@ -65,14 +64,6 @@ def holding(device: str) -> dict[str, int]:
     except (RuntimeError, AttributeError, AssertionError):  # lost with the run, or a kind of device without it
         pass
     return found
-
-
-def trim() -> None:
-    """Gives freed memory back to the kernel, where the C library keeps it (glibc). Decoders and tensors of many sizes
-    leave holes in its arenas: over a thousand videos the resident set would grow by megabytes that nobody holds."""
-    give_back = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if give_back is not None:
-        give_back(0)
 
 
 def release(device: str) -> None:

@@ -22,7 +22,7 @@ from llava_tui.worker.control import Control
 from llava_tui.worker.cooling import Cooling
 from llava_tui.worker.journal import Journal
 from llava_tui.worker.listener import hearing
-from llava_tui.worker.memory import holding, is_out_of_memory, release, trim
+from llava_tui.worker.memory import holding, is_out_of_memory, release
 from llava_tui.worker.outcome import (
     REASON_LIMIT,
     Untrusted,
@@ -43,8 +43,6 @@ log = logging.getLogger(__name__)
 
 
 NAME_LIMIT = 200
-TRIM_EVERY = 50
-"""Runs over a data set: seldom enough to touch no median, for the next run has to ask for that memory again."""
 RETRIES = 3
 """How often a measured run of a case is run again because it was disturbed, before the case is given up."""
 
@@ -447,8 +445,6 @@ class Runs:
         self._ended = self._run
         self.summary.add(end, planned)
         self._journal.sink.sync()
-        if self._batches.is_dataset and self._run % TRIM_EVERY == 0:
-            trim()
 
     def _check(self) -> None:
         """What the probe's check does: hears control, and cuts the run short if that is asked."""
