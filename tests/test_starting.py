@@ -135,9 +135,7 @@ def test_a_quantization_that_is_not_installed_is_said_before_there_is_a_session(
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda of, *more: None if of in ("bitsandbytes", "torchao") else find(of, *more)
     )
-    with pytest.raises(
-        PlanError, match=r"^quantization: .* not installed: pip install 'llava-tui\[quantization\]'$"
-    ):
+    with pytest.raises(PlanError, match=r"^quantization: .* not installed: pip install 'llava-tui\[quantization\]'$"):
         preflight.check(Plan(quantization=f"none,{name}"))
 
 

@@ -14,6 +14,7 @@ from llava_tui.units import size
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
+
 def largest_gpu() -> int | None:
     """Bytes of memory of the largest NVIDIA GPU; ``None`` where there is no GPU. Loads the driver's library only."""
     from llava_tui.telemetry.nvml import Nvml

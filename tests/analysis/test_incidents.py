@@ -124,7 +124,7 @@ def test_errors_are_told_whoever_said_them(tmp_path: Path) -> None:
 def test_a_rest_is_told_with_its_cause(tmp_path: Path) -> None:
     rest = events.CoolDown(t=9 * S, run=4, why="GPU 0 throttled", attempt=1, waited=6 * S)
     (one,) = found(tmp_path / "s", [rest])
-    assert (one.kind, one.text) == ("cool-down", "run 4 was taken back (GPU 0 throttled); rested 6.000 s")
+    assert (one.kind, one.text) == ("cool-down", "run 4 was taken back (GPU 0 throttled); rested for 6.0 s")
 
 
 def test_a_session_in_which_nothing_happened_has_none(tmp_path: Path) -> None:
