@@ -61,6 +61,10 @@ class Joined:
     lists: Sequence[Sequence[str]]
 
 
+FEW = 1_000
+"""Packed objects for which keeping the garbage collector away costs more than it."""
+
+
 class Packed:
     """Objects of a ``p`` column, some of them to a blob of MessagePack. Most are never asked for; as lists and
     dictionaries they take several times the room, and the garbage collector goes through them all."""
@@ -78,9 +82,14 @@ class Packed:
         return cls([msgspec.msgpack.encode(values)], [len(values)])
 
     def array(self) -> Array:
+        if sum(self.counts) < FEW:
+            return self._unpacked()
         with without_collector():
-            values = [value for blob in self.blobs for value in msgspec.msgpack.decode(blob)]
-            return np.fromiter(values, np.object_, len(values))
+            return self._unpacked()
+
+    def _unpacked(self) -> Array:
+        values = [value for blob in self.blobs for value in msgspec.msgpack.decode(blob)]
+        return np.fromiter(values, np.object_, len(values))
 
     def value(self, index: int) -> Any:
         """One of them: only its blob is unpacked."""

@@ -237,7 +237,8 @@ class MonitorScreen(Replaying, RunControl):
         changes: list[tuple[LineCanvas, list[Region]]] = []
         now = self._monotonic() / 1e9
         # Where time stands, what was held back is caught up with.
-        turned, self._case = look.case_of(view) != self._case, look.case_of(view)  # no part is of the case before
+        case = look.case_of(view)
+        turned, self._case = case != self._case, case  # then no part is left of the case before
         every = {} if at_once or turned or not play.moving else EVERY_WHEN_BRISK_S if look.brisk(view) else EVERY_S
         share = SHARE if look.live else SHARE_OF_REPLAY
         for name, (draw, key) in PANELS.items():
