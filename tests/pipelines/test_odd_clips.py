@@ -32,7 +32,7 @@ FAST = {
     "libx265": {"preset": "ultrafast", "x265-params": "log-level=none"},
     "libvpx": {"deadline": "realtime", "cpu-used": "8"},
     "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8"},
-    "libsvtav1": {"preset": "13"},
+    # No AV1: libsvtav1, the only encoder for it here, makes the process and all that it starts real-time ones, as root.
 }
 
 
@@ -277,7 +277,6 @@ def _list_in_front(path: Path) -> Path:
     [
         ("mp4", "libx265", "yuv420p10le"),
         ("mkv", "libx265", "yuv420p10le"),
-        ("mp4", "libsvtav1", "yuv420p10le"),
         ("avi", "ffv1", "yuv420p10le"),
     ],
 )
