@@ -7,7 +7,7 @@ import sys
 import click
 
 from llava_tui.cli.sessions import find
-from llava_tui.cli.watching import connect, ssh_option
+from llava_tui.cli.ssh import connect, ssh_option
 
 
 @click.command()

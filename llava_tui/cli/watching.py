@@ -10,19 +10,10 @@ import click
 
 from llava_tui.cli.monitors import monitor, read_only_option, screen_options
 from llava_tui.cli.sessions import folder
+from llava_tui.cli.ssh import connect, ssh_option
 
 if TYPE_CHECKING:
     from llava_tui.session.source import Source
-
-
-ssh_option = click.option(
-    "--ssh",
-    metavar="COMMAND",
-    default="ssh",
-    show_default=True,
-    envvar="LLAVA_TUI_SSH",
-    help="How to connect: 'ssh -C' compresses, 'ssh -J BASTION' goes through another host.",
-)
 
 
 @click.command()
@@ -82,28 +73,6 @@ def _open(where: str, ssh: str, headless: bool, pause: float) -> Source:
             "watch takes ssh://HOST/PATH or -; `llava-tui attach SESSION` is for sessions of this machine"
         )
     return connect(where, ssh, pause)
-
-
-def connect(url: str, ssh: str, pause: float = 0.4) -> Source:
-    """The session at an address like ``ssh://HOST/PATH``, when what there is of it has come; meanwhile a terminal is
-    told how much has. ``pause``: seconds between two looks. Raises
-    :class:`~llava_tui.session.reader.SessionError`."""
-    from llava_tui.session.remote import RemoteSource
-
-    terminal = sys.stderr.isatty()
-    told = False
-
-    def progress(text: str) -> None:
-        nonlocal told
-        if terminal:
-            told = True
-            click.echo(f"\r\x1b[K{text}", err=True, nl=False)
-
-    try:
-        return RemoteSource.open(url, ssh=ssh, may_ask=terminal and sys.stdin.isatty(), progress=progress, pause=pause)
-    finally:
-        if told:
-            click.echo("\r\x1b[K", err=True, nl=False)
 
 
 def _keys_from_the_terminal() -> int:

@@ -273,15 +273,15 @@ class Course:
 
     def _load(self, pipeline: Pipeline, group: int = 0) -> str:
         """A run of its own; the first is run 0. Returns why it failed, or ""."""
-        self._enter("loading")
-        if not group:
-            self._write(StageTree(t=self._now(), stages=[*LOAD_STAGES, *pipeline.stages]))
         self._load_run = run = self._runs.loading() if group or self._past is not None else 0
         # Pipelines with one group, all but those of real models, know of no others.
         load: Callable[..., ModelFacts] = partial(cast(Any, pipeline).load, group=group) if group else pipeline.load
         memory = None if self._plan.pipeline == "simulated" else host_meter()
         recorder = Recorder(LOAD_STAGES, self._journal.clock, lambda: None, self._write, meter=memory)
-        with self._last_word:
+        with self._last_word:  # Who stops it from here on finds a run to end.
+            self._enter("loading")
+            if not group:
+                self._write(StageTree(t=self._now(), stages=[*LOAD_STAGES, *pipeline.stages]))
             self._write(RunStart(t=self._now(), run=run, kind="load"))
             self._loading = self._now()
         recorder.start(run)

@@ -94,7 +94,7 @@ def test_a_killed_worker_is_gone_on_with_wherever_it_was(
 ) -> None:
     """Killed three times at moments that nobody chose; the last time the line being written is torn."""
     chance = random.Random(20261122)
-    live = start(dataset=many, batch=[2], frames=[1, 2], time_scale=0.02, rounds="auto")
+    live = start(dataset=many, batch=[2], frames=[1, 2], time_scale=0.1, rounds="auto")
     for more in (5, 3, 4):
         done = live.view().runs.where(kind="measured").sum()
         live.until(lambda view, least=done + more: view.runs.where(kind="measured").sum() >= least, "some runs")
