@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from llava_tui.plan import DEMO, Plan, PlanError
+from llava_tui.plan import DEMO, Plan, PlanError, expanded
 from llava_tui.session_files import Item
 
 VIDEO_SUFFIXES = frozenset(
@@ -40,7 +40,7 @@ VIDEO_SUFFIXES = frozenset(
     ]
 )
 IMAGE_SUFFIXES = frozenset([".png", ".jpg", ".jpeg", ".jpe", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"])
-EVENT_SUFFIXES = frozenset([".npy", ".npz", ".h5", ".csv"])
+EVENT_SUFFIXES = frozenset([".npy", ".npz", ".h5", ".hdf5", ".csv"])
 _DELIMITERS = ",;\t"
 _FIELD_LIMIT = 1 << 20
 """Characters of a CSV field: a prompt may be long."""
@@ -80,7 +80,7 @@ def items_of(plan: Plan) -> list[Item]:
     found: list[Item] = []
     is_many = False
     for path in plan.inputs:
-        within = [] if path == DEMO else within_folder(Path(path).expanduser(), plan.pipeline == "eventgpt")
+        within = [] if path == DEMO else within_folder(expanded(path), plan.pipeline == "eventgpt")
         is_many |= bool(within)
         found += [Item(str(each)) for each in within] or [Item(path)]
     return found if is_many else []
@@ -127,7 +127,7 @@ def read(file: Path) -> list[Item]:
 
     JSON lines where it is called so or begins with a brace, else CSV. Raises :class:`DatasetError`.
     """
-    file = Path(file).expanduser().absolute()
+    file = expanded(file).absolute()
     try:
         data = file.read_bytes()
     except FileNotFoundError:
@@ -231,7 +231,7 @@ def _item(file: Path, line: int, record: _Record) -> Item:
 def _absolute(path: str, folder: Path) -> str:
     if path == DEMO:
         return path
-    return str(folder / (Path(path).expanduser() if path.startswith("~") else PurePath(path)))
+    return str(folder / (expanded(path) if path.startswith("~") else PurePath(path)))
 
 
 def _wrong(file: Path, line: int, what: str) -> DatasetError:

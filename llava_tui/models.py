@@ -16,7 +16,7 @@ import msgspec
 import platformdirs
 
 from llava_tui import architecture, presets, units
-from llava_tui.plan import DEMO
+from llava_tui.plan import DEMO, expanded
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
@@ -95,7 +95,7 @@ def resolve(model: str) -> Path | None:
     A cached model without all of its weights counts as one to be downloaded. Raises :class:`ModelError` if ``model``
     is neither a folder nor a hub id.
     """
-    folder = Path(model).expanduser()
+    folder = expanded(model)
     if folder.is_dir():
         return folder
     if folder.is_file():
@@ -115,7 +115,7 @@ def config_of(model: str, pipeline: str = "llava") -> tuple[dict[str, Any], Path
     """The config that ``model`` is built from with random weights, and the folder it was in: that of a folder, of a
     preset, or of a hub id that is in the cache, with weights or without. Raises :class:`ModelError`."""
     check = _check_eventgpt_config if pipeline == "eventgpt" else _check_config
-    folder: Path | None = Path(model).expanduser() if Path(model).expanduser().is_dir() else None
+    folder: Path | None = expanded(model) if expanded(model).is_dir() else None
     if folder is None:
         if preset := presets.find(model):
             check(model, preset.config)
@@ -187,7 +187,7 @@ def _check_eventgpt_config(model: str, config: dict[str, Any]) -> None:
 
 
 def _check_preset(model: str) -> None:
-    if not Path(model).expanduser().exists() and (preset := presets.find(model)):
+    if not expanded(model).exists() and (preset := presets.find(model)):
         raise ModelError(f"{model}: needs --weights random; with trained weights it is {preset.hub_id}")
 
 

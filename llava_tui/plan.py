@@ -7,6 +7,7 @@ the same plan can be run again.
 from __future__ import annotations
 
 import itertools
+import os
 import random
 import re
 import tomllib
@@ -366,6 +367,11 @@ def _axis(field: str, value: Any) -> Any:
         except ValueError:
             raise PlanError(f"{field}: {value!r} is no list of whole numbers; write it like 1,2,4") from None
     return value if isinstance(value, (list, tuple)) else [value]
+
+
+def expanded(path: str | Path) -> Path:
+    """With ``~`` as the folder that it stands for; as it is where nobody is called so, for pathlib's own raises."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111
 
 
 def _on_or_off(value: Any) -> Any:

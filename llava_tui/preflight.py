@@ -10,13 +10,12 @@ import importlib.util
 import os
 import shutil
 import sys
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from llava_tui import dataset
-from llava_tui.plan import DEMO, Plan, PlanError
+from llava_tui.plan import DEMO, Plan, PlanError, expanded
 
 MODELS_EXTRA = "profiling a model needs torch, transformers and PyAV: pip install 'llava-tui[models]'"
 
@@ -30,12 +29,12 @@ def prepare(plan: Plan) -> Plan:
 
 def resolve(plan: Plan) -> Plan:
     """The plan with paths that exist made absolute, so that it runs from any folder and can be run again."""
-    inputs = tuple(str(Path(path).absolute()) if path != DEMO else path for path in plan.inputs)
-    file = str(Path(plan.dataset).expanduser().absolute()) if plan.dataset else ""
+    inputs = tuple(str(expanded(path).absolute()) if path != DEMO else path for path in plan.inputs)
+    file = str(expanded(plan.dataset).absolute()) if plan.dataset else ""
     model = plan.model
-    if plan.pipeline != "simulated" and model != DEMO and Path(model).expanduser().is_dir():
-        model = str(Path(model).expanduser().absolute())
-    offload = str(Path(plan.offload).expanduser().absolute()) if plan.offload else ""
+    if plan.pipeline != "simulated" and model != DEMO and expanded(model).is_dir():
+        model = str(expanded(model).absolute())
+    offload = str(expanded(plan.offload).absolute()) if plan.offload else ""
     return msgspec.structs.replace(plan, inputs=inputs, dataset=file, model=model, offload=offload)
 
 

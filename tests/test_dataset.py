@@ -92,6 +92,15 @@ def test_what_is_wrong_is_said_with_its_file_and_its_line(
     assert "\n" not in str(error.value)
 
 
+def test_a_home_that_nobody_has_is_a_path_like_others(tmp_path: Path) -> None:
+    file = tmp_path / "set.jsonl"
+    file.write_text('{"path": "~nobody-at-all/clip.mp4"}\n')
+    assert [item.path for item in dataset.read(file)] == [str(tmp_path / "~nobody-at-all/clip.mp4")]
+    assert dataset.items_of(Plan(inputs=("~nobody-at-all/clip.mp4",))) == []
+    with pytest.raises(dataset.DatasetError, match="no such file"):
+        dataset.read(Path("~nobody-at-all/set.jsonl"))
+
+
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"none\.jsonl: no such file"):
         read(tmp_path / "none.jsonl")
@@ -164,10 +173,10 @@ def test_a_folder_among_inputs_makes_them_a_data_set_and_files_alone_do_not(tmp_
 
 
 def test_a_folder_of_event_streams_is_many_items_for_eventgpt(tmp_path: Path) -> None:
-    for name in ("b.npy", "a.h5", "c.mp4"):
+    for name in ("b.npy", "a.h5", "c.mp4", "d.hdf5"):
         (tmp_path / name).touch()
     plan = from_dict({"pipeline": "eventgpt", "inputs": [str(tmp_path)]})
-    assert [item.name for item in dataset.items_of(plan)] == ["a.h5", "b.npy"]
+    assert [item.name for item in dataset.items_of(plan)] == ["a.h5", "b.npy", "d.hdf5"]
 
 
 # --- which items a run takes ------------------------------------------------------------------------------------------

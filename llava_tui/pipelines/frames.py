@@ -15,7 +15,7 @@ import numpy as np
 
 from llava_tui.pipelines import images, videos
 from llava_tui.pipelines.base import BrokenInput, shown
-from llava_tui.plan import DEMO
+from llava_tui.plan import DEMO, expanded
 
 _KINDS = "a video, an image, a folder of images"
 
@@ -135,7 +135,7 @@ def resolve_input(path: str | Path, kinds: str = _KINDS) -> Path:
         from llava_tui.pipelines.checkpoints import demo_video
 
         return demo_video()
-    source = Path(path).expanduser()
+    source = expanded(path)
     try:
         mode = source.stat().st_mode
         readable = os.access(source, os.R_OK)

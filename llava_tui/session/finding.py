@@ -48,7 +48,7 @@ def find(folder: Path, ref: str) -> Path:
         return folder / ref
     if not ref:
         raise SessionError("no session named: give an id, a unique part of one, a path, or @latest")
-    path = Path(ref).expanduser()
+    path = Path(os.path.expanduser(ref))  # noqa: PTH111 - of an unknown user pathlib raises
     if is_there(path / HEADER):
         return path.absolute()
     if path.name == HEADER and is_there(path):
