@@ -248,6 +248,8 @@ def _h5(source: Path) -> Mapping[str, Any]:
     with h5py.File(source, "r") as file:
         held = _of_this_file(file, "events") if "events" in file else file
         if isinstance(held, h5py.Dataset):
+            if held.is_virtual or held.external:
+                raise PipelineError("no event stream: events is to be a table of this file itself")
             _check_size(held.size)
             return {name: held[name] for name in _FIELDS if name in (held.dtype.names or ())}
         columns = {name: _of_this_file(held, name) for name in _FIELDS if name in held}

@@ -226,9 +226,9 @@ def test_a_table_in_an_h5_is_read(tmp_path: Path) -> None:
     assert read(tmp_path / "table.h5").x.tolist() == held["x"].tolist()
 
 
-@pytest.mark.parametrize("kind", ["link", "soft link", "group", "virtual", "external"])
+@pytest.mark.parametrize("kind", ["link", "soft link", "group", "virtual", "external", "external table"])
 def test_an_h5_reads_no_file_but_itself(kind: str, tmp_path: Path) -> None:
-    """HDF5 has five ways to have another file's bytes for its own."""
+    """HDF5 has several ways to have another file's bytes for its own."""
     write(tmp_path, "h5", columns()).rename(tmp_path / "secret.h5")
     (tmp_path / "secret.bin").write_bytes(bytes(4000))
     with h5py.File(tmp_path / "evil.h5", "w") as file:
@@ -237,6 +237,9 @@ def test_an_h5_reads_no_file_but_itself(kind: str, tmp_path: Path) -> None:
         elif kind == "soft link":
             file["elsewhere"] = h5py.ExternalLink("secret.h5", "/events")
             file["events"] = h5py.SoftLink("/elsewhere")
+        elif kind == "external table":
+            table = np.dtype([(name, "u2") for name in "xytp"])
+            file.create_dataset("events", (500,), table, external=[("secret.bin", 0, 4000)])
         else:
             for name, column in columns().items():
                 file[name] = column
