@@ -160,8 +160,9 @@ class Runs:
 
     def _stand_by(self, planned: Planned) -> None:
         """Of several ranks, one that has nothing left of that round, while others have."""
-        self._ranks.agree("ok", "")
-        told = self._ranks.agree("ok", "")
+        told = self._ranks.agree("ok", "")  # that all are ready
+        if told.outcome == "ok":
+            told = self._ranks.agree("ok", "")
         if told.outcome != "ok":
             self._give_up(planned, told.outcome, told.reason)
         elif self._ranks.leads:
