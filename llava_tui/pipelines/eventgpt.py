@@ -358,7 +358,10 @@ class EventGptPipeline(LlavaPipeline):
         """Of each sequence. Raises :class:`BrokenInput` for an item's own that does not fit the context."""
         prompts = [prompt_of(inputs[sequence % len(inputs)], self.plan.prompt) for sequence in range(case.batch)]
         for sequence, prompt in enumerate(prompts):
-            if prompt != self.plan.prompt and (problem := self._overflow(case, prompt)):
+            if prompt == self.plan.prompt:
+                continue
+            stands = f"contains {_EVENT}, which stands for the events: leave it out" if _EVENT in prompt else ""
+            if problem := stands or self._overflow(case, prompt):
                 with of_sequence(sequence):
                     raise BrokenInput(paths_of(inputs[sequence % len(inputs)])[0], f"its prompt: {problem}")
         return prompts

@@ -34,6 +34,7 @@ from llava_tui.pipelines.frames import Frames, sample_frames
 from llava_tui.pipelines.hooks import Watch
 from llava_tui.pipelines.loading import LoadedModel
 from llava_tui.plan import Case, Plan
+from llava_tui.session_files import Item
 from llava_tui.units import counted
 
 if TYPE_CHECKING:
@@ -80,14 +81,16 @@ class LlavaPipeline(LoadedModel):
         """Why ``case`` cannot run, or "". The model is loaded."""
         if problem := self.check_settings(case):
             return problem
-        tokens = {self._batching.token("image"), self._batching.token("video")}
-        for token in sorted(tokens if case.frames else ()):
-            if token in self.plan.prompt:
-                return (
-                    f"the prompt contains {token}, which stands for a frame: leave it out, frames are put in by "
-                    "themselves"
-                )
+        if problem := self._stands_for_frames(case, self.plan.prompt):
+            return f"the prompt {problem}"
         return overflow.before_running(self._batching, self.config, self.plan, case)
+
+    def _stands_for_frames(self, case: Case, prompt: str) -> str:
+        """What is wrong with a prompt that has a frame's token in it, or ""."""
+        tokens = {self._batching.token("image"), self._batching.token("video")}
+        found = next((token for token in sorted(tokens if case.frames else ()) if token in prompt), "")
+        told = f"contains {found}, which stands for a frame: leave it out, frames are put in by themselves"
+        return told if found else ""
 
     def detokenize(self, ids: list[int]) -> str:
         """Text of new token ids, special tokens left out."""
@@ -191,15 +194,38 @@ class LlavaPipeline(LoadedModel):
     def _preprocess(self, case: Case, clips: list[Frames], inputs: tuple[Input, ...] = ("",)) -> Any:
         """The processor's tensors, on the host; see :meth:`Batching.tensors`. No clips: of the prompts alone.
 
-        Raises :class:`BrokenInput` where the prompt of an item of a data set does not fit the context.
+        Raises :class:`BrokenInput` where the prompt of an item of a data set does not fit the context or has a frame's
+        token in it, and for an item that the processor refuses.
         """
         media = self._media(clips)
         prompts = [prompt_of(inputs[sequence % len(inputs)], self.plan.prompt) for sequence in range(case.batch)]
+        for sequence, prompt in enumerate(prompts):
+            if prompt != self.plan.prompt and (problem := self._stands_for_frames(case, prompt)):
+                with of_sequence(sequence):
+                    raise BrokenInput(paths_of(inputs[sequence % len(inputs)])[0], f"its prompt {problem}")
         texts = [self._batching.prompt(prompt, case.frames, media) for prompt in prompts]
-        batch = self._batching.tensors(texts, clips, media)
+        try:
+            batch = self._batching.tensors(texts, clips, media)
+        except ValueError:
+            self._blame(inputs, texts, clips, media)
+            raise
         if any(prompt != self.plan.prompt for prompt in prompts):
             self._check_length(case, inputs, batch)
         return batch
+
+    def _blame(self, inputs: tuple[Input, ...], texts: list[str], clips: list[Frames], media: str) -> None:
+        """Raises :class:`BrokenInput` for the first item of a data set that the processor refuses by itself: too narrow
+        a picture, for one."""
+        for sequence, text in enumerate(texts):
+            given = inputs[sequence % len(inputs)]
+            try:
+                if isinstance(given, Item):
+                    self._batching.tensors([text], clips[sequence : sequence + 1], media)
+            except ValueError as error:
+                with of_sequence(sequence):
+                    raise BrokenInput(
+                        paths_of(given)[0], f"the model's processor refuses it: {first_line(error)}"
+                    ) from None
 
     def _check_length(self, case: Case, inputs: tuple[Input, ...], batch: Any) -> None:
         """What the plan's own prompt takes was checked before the first run."""

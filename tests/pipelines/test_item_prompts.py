@@ -62,6 +62,34 @@ def test_a_prompt_that_is_too_long_is_its_items_fault(kind: str, request: pytest
     assert error.value.sequence == 1
 
 
+@pytest.mark.parametrize(("kind", "token"), [("llava", "<image>"), ("eventgpt", "<event>")])
+def test_a_prompt_with_a_token_that_stands_for_pictures_is_its_items_fault(
+    kind: str, token: str, request: pytest.FixtureRequest
+) -> None:
+    pipeline = request.getfixturevalue(kind)
+    items = (Item("demo", SHORT), Item("demo", f"{token}\n{SHORT}"))
+    with pytest.raises(BrokenInput, match=f"its prompt:? contains {token}") as error:
+        pipeline.run(Case(frames=2, batch=2, new_tokens=6), items, 0, RecordingProbe())
+    assert error.value.sequence == 1
+
+
+def test_what_the_processor_refuses_is_its_items_fault(llava: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from llava_tui.pipelines.batching import Batching
+
+    tensors = Batching.tensors
+
+    def picky(self: Batching, texts: list[str], clips: list[Any], media: str) -> Any:
+        if any(LONG in text for text in texts):
+            raise ValueError("absolute aspect ratio must be smaller than 200")
+        return tensors(self, texts, clips, media)
+
+    monkeypatch.setattr(Batching, "tensors", picky)
+    items = (Item("demo", SHORT), Item("demo", LONG))
+    with pytest.raises(BrokenInput, match="processor refuses it: absolute aspect ratio") as error:
+        llava.run(Case(frames=2, batch=2, new_tokens=6), items, 0, RecordingProbe())
+    assert error.value.sequence == 1
+
+
 def test_what_cannot_be_read_is_known_by_its_place_in_the_batch(llava: Any, tmp_path: Path) -> None:
     items = (Item("demo"), Item(str(tmp_path / "none.mp4")))
     with pytest.raises(BrokenInput, match="no such file") as error:
