@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-import math
 import random
-from collections import Counter, defaultdict, deque
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from llava_tui import events
 from llava_tui.plan import Case, Plan
-from llava_tui.units import counted
 from llava_tui.worker import selftest
 from llava_tui.worker.batches import Batches
-from llava_tui.worker.rules import (
-    ROUNDS_LEAST,
-    WARM_UP_LEAST,
-    WARM_UP_MOST,
-    Width,
-    spread,
-    undecided,
-    warmed_up,
-    widest,
-)
+from llava_tui.worker.rules import WARM_UP_LEAST, WARM_UP_MOST, spread, warmed_up
+from llava_tui.worker.stopping import Stopping
 
 if TYPE_CHECKING:
     from llava_tui.worker.past import Past
-
-Rule = Literal["interval", "cap", "time limit", "rounds", "stopped", "no case left"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +47,8 @@ class Schedule:
         """Cases that take no further part, and why."""
         self.skipped: set[str] = set()
         self.done = 0
-        self._auto = plan.rounds == "auto" and not self.batches.is_dataset
-        """Whether what was measured decides when it is enough."""
-        self.rounds = plan.max_rounds if self._auto else self._rounds_planned()
+        self._stopping = Stopping(plan, self.batches)
+        self.rounds = plan.max_rounds if self._stopping.auto else self._rounds_planned()
         """Rounds asked for in all; with ``auto`` the most there can be."""
         self._planned_rounds = self.rounds
         self.untold = False
@@ -83,19 +70,11 @@ class Schedule:
         self._warming: dict[str, list[int]] = {}
         """Wall times of the adaptive warm-ups that go on."""
         self._taken_warm: dict[str, int] = {}
-        self._steps: defaultdict[tuple[str, str], dict[int, int]] = defaultdict(dict)
-        """``auto``: durations of the steps of measured runs, by case and step, of each round."""
-        self._walls: dict[str, dict[int, int]] = {case: {} for case in self.cases}
         self._since: int | None = None
-        self._rule: tuple[Rule, str] | None = None
-        """What ended the rounds before all of them were run."""
         self._waiting: deque[tuple[set[str], list[Planned]]] = deque()
         """Groups of cases whose models are loaded later, and what is to be run of them before their rounds."""
         self._away: set[str] = set()
         """Cases whose models are not in memory."""
-        self._groups = 1
-        self._told: list[str] = []
-        """What ended the rounds of the groups before this one."""
         self._profiled = not plan.profile
         self._pending: deque[Planned] = deque()
         least = WARM_UP_LEAST if plan.warmup == "auto" else plan.warmup
@@ -115,7 +94,7 @@ class Schedule:
         """Cases by what is in memory together, in the order in which it is loaded: those of a group interleave, and a
         group's rounds are over before the next is loaded. Told once, before anything has run."""
         first, *others = (set(group) for group in groups)
-        self._groups = len(groups)
+        self._stopping.groups = len(groups)
         for group in others:
             self._waiting.append((group, [planned for planned in self._pending if planned.case.id in group]))
         self._pending = deque(planned for planned in self._pending if planned.case.id in first)
@@ -177,13 +156,10 @@ class Schedule:
         an adaptive warm-up is over."""
         case = planned.case.id
         self._running = None
-        if planned.round is not None and planned.round not in self._repeated:
-            self._went_well.add(planned.round)
-        if planned.round is not None and self._auto and self._rule is None:
-            self._walls[case][planned.round] = wall
-            for step, duration in steps.items():
-                if duration is not None:
-                    self._steps[case, step][planned.round] = duration
+        if planned.round is not None:
+            self._stopping.ran(case, planned.round, wall, steps)
+            if planned.round not in self._repeated:
+                self._went_well.add(planned.round)
         if planned.kind != "warm-up" or case not in self._warming:
             return None
         walls = self._warming[case]
@@ -266,66 +242,36 @@ class Schedule:
     @property
     def open_ended(self) -> bool:
         """Whether a rule may end the rounds before all of them were run."""
-        may = self.plan.time_limit_s is not None or (self._auto and self._rule is None)
-        return may and bool(self._ahead)
+        return self._stopping.may_end and bool(self._ahead)
 
     @property
     def rule(self) -> str:
         """Which rule ends the rounds, in words."""
-        limit = self.plan.time_limit_s
-        if self._rule is not None:
-            told = self._rule[1]
-        elif self._auto:
-            within = f"±{self.plan.delta * 100:.3g} %"
-            told = f"auto: until every step's interval is within {within}, at most {counted(self.rounds, 'round')}"
-        elif self.batches.is_dataset:
-            more = self.rounds - self._planned_rounds
-            told = self.batches.told() + (f" and {counted(more, 'round')} more" if more > 0 else "")
-        else:
-            told = counted(self.rounds, "round")
-        told += f" and {counted(len(self._repeated), 'repeat')}" if self._repeated else ""
-        return told + (f", {limit:g} s at most" if limit is not None and self._rule is None else "")
+        return self._stopping.rule(self.rounds, self.rounds - self._planned_rounds, len(self._repeated))
 
     def ended(self, t: int, stopped: str = "") -> events.Ended:
         """Which rule ended measuring; ``stopped`` says who, where it was none."""
-        worst = self._widest() if self._auto else None
-        rule: Rule
-        if stopped:
-            rule, text = "stopped", stopped
-        elif self._rule is not None:
-            rule, text = self._rule
-        elif not self._taking_part():
-            rule, text = "no case left", "every case failed or was left out"
-        elif self.batches.all_broken:
-            rule, text = "no case left", "no input can be read"
-        elif self.batches.is_dataset:
-            rule, text = "rounds", f"{self.batches.told()}, as planned"
-        elif not self._auto:
-            rule, text = "rounds", f"{counted(self.rounds, 'round')}, as planned"
-        elif self._settled():  # By the last round that there may be.
-            rule, text = "interval", self._settled_text()
-        else:
-            rule, text = "cap", f"{counted(self.rounds, 'round')}, the most there may be{self._open_text()}"
-        if self._told:
-            text = f"in {self._groups} groups, one after the other: {'; '.join([*self._told, text])}"
-        if worst is None or not math.isfinite(worst.width):
-            return events.Ended(t=t, rule=rule, text=text, rounds=self._complete())
-        where = f"{worst.step} of {worst.case}, ±{worst.width * 100:.2g} %"
-        text += f"; the widest is {where}" if worst.settled else f"; {where}, is wider than asked for"
-        return events.Ended(
-            t=t, rule=rule, text=text, rounds=self._complete(), case=worst.case, step=worst.step, width=worst.width
+        return self._stopping.ended(
+            t,
+            stopped,
+            rounds=self.rounds,
+            begun=self._begun,
+            complete=self._complete(),
+            compared=self._compared(),
         )
 
     # --- rules -------------------------------------------------------------------------------------------------------
 
     def _enough(self, now: int) -> bool:
         """Whether a rule ends the rounds here, between two of them; those that a viewer asked for are kept."""
-        limit = self.plan.time_limit_s
-        limit = limit / self._groups if limit is not None else None  # of each group alike
-        if limit is not None and self._since is not None and now - self._since >= limit * 1e9:
-            self._end_rounds("time limit", f"the time limit of {limit:g} s was reached", keep=0)
-        elif self._auto and self._rule is None and self._begun >= ROUNDS_LEAST and self._settled():
-            self._end_rounds("interval", self._settled_text(), keep=self._extra)
+        elapsed = now - self._since if self._since is not None else None
+        if rule := self._stopping.reached(elapsed, self._begun, self._compared()):
+            keep = 0 if rule == "time limit" else self._extra
+            while len(self._ahead) > keep:
+                self._ahead.pop()
+            self.rounds = self._begun + len(self._ahead)
+            if not self._repeated:  # Their numbers are taken; else the rounds to come go on where these end.
+                self._next_round = self.rounds
         return not self._ahead
 
     def _complete(self) -> int:
@@ -333,40 +279,9 @@ class Schedule:
         cut = {planned.round for planned in (*self._pending, self._running) if planned is not None}
         return len(self._went_well - cut)
 
-    def _settled_text(self) -> str:
-        within = f"±{self.plan.delta * 100:.3g} %"
-        verdicts = " and every case has its verdict beside the first" if len(self._compared()) > 1 else ""
-        return f"every step's 95 % interval is within {within}{verdicts} after {counted(self._begun, 'round')}"
-
-    def _open_text(self) -> str:
-        if (undecided := self._undecided()) is None:
-            return ""
-        case, step = undecided
-        return f"; {case} has no verdict beside {self._compared()[0]}" + (f" in {step}" if step else "")
-
-    def _end_rounds(self, rule: Rule, text: str, keep: int) -> None:
-        if self._rule is None or rule == "time limit":
-            self._rule = (rule, text)
-        while len(self._ahead) > keep:
-            self._ahead.pop()
-        self.rounds = self._begun + len(self._ahead)
-        if not self._repeated:  # Their numbers are taken; else the rounds to come go on where these end.
-            self._next_round = self.rounds
-
-    def _settled(self) -> bool:
-        worst = self._widest()
-        return (worst is None or worst.settled) and self._undecided() is None
-
     def _compared(self) -> list[str]:
         taking_part = self._taking_part()
         return [case for case in self.cases if case in taking_part]
-
-    def _widest(self) -> Width | None:
-        taking_part = self._taking_part()
-        return widest({key: values for key, values in self._steps.items() if key[0] in taking_part}, self.plan.delta)
-
-    def _undecided(self) -> tuple[str, str] | None:
-        return undecided({case: self._walls[case] for case in self._compared()}, self._steps, self.plan.delta)
 
     def _warm_ups_left(self) -> int:
         """Warm-up runs that may still be needed beyond those that are planned."""
@@ -436,11 +351,11 @@ class Schedule:
             here = group - self.dropped.keys() - self.skipped
             if not here or self.batches.all_broken:
                 continue
-            self._told.append(self._rule[1] if self._rule is not None else counted(self.rounds, "round"))
+            self._stopping.next_group(self.rounds)
             self._away = self.cases.keys() - group
             self._pending.extend(waiting)
             self._cold_started = self._cold_taken = False
-            self._rule = self._since = None
+            self._since = None
             self._begun = self._extra = 0
             self.rounds = self._next_round = self._planned_rounds
             self._ahead = deque(range(self.rounds))
