@@ -12,6 +12,7 @@ from recorded import MS, STAGES, record, view
 
 import llava_tui as lt
 from llava_tui import events
+from llava_tui.analysis import loads
 from llava_tui.analysis.calibration import spread_between
 from llava_tui.analysis.comparison import Comparison, Side, compare
 from llava_tui.analysis.measures import measures
@@ -325,3 +326,15 @@ def test_cases_that_did_not_interleave_are_compared_with_less_to_claim_and_that_
     assert unpaired.verdict == "inconclusive"
     assert "not interleaved" in unpaired.sentence
     assert badge(view(tmp_path / "paired"), "none").named("not interleaved") is None
+
+
+def test_loads_that_are_not_well_formed_are_left_out(tmp_path: Path) -> None:
+    odd = [
+        {"group": [0], "cases": ["a"]},
+        {"group": 0, "cases": 3},
+        {"group": 1, "cases": [["a"]]},
+        {"cases": ["a"]},
+        4,
+    ]
+    seen = view(record(tmp_path / "odd", model={"extra": {"loads": odd}}))
+    assert (loads.loads(seen), loads.group_of(seen, "a"), loads.told(seen)) == ([], None, "")
