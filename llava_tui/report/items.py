@@ -37,7 +37,7 @@ def lines(view: View, case: str) -> list[str]:
     told.append(f"{units.duration(table.each.median)} an item")
     if partial:
         apart = units.counted(partial, "run")
-        told.append(f"{apart} of fewer items than the batch: in no figure above")
+        told.append(f"{apart} of fewer items than the batch, in no median")
     found = ["  items    " + "   ".join(told)]
     if len(table.times) > 1:
         slow = (f"{names.of(item)} {units.duration(time)}" for item, time in table.slowest(SLOWEST))
