@@ -169,6 +169,7 @@ class LoadedModel:
         self.model = self._settings = None
         self._held.clear()
         self._caches = StaticCaches()
+        gc.unfreeze()  # Between runs the worker leaves the models out of what is looked through for garbage.
         gc.collect()
         for device in {str(self.device)} if self.device is not None else ():
             if device.startswith("cuda"):

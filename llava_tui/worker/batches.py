@@ -109,12 +109,15 @@ class Batches:
                 done[past] = done[past] or _BROKEN
 
     def restore(self, plan: Plan, finished: Mapping[tuple[str, int], Iterable[int]], broken: Mapping[int, str]) -> None:
-        """What another worker had done: items that were measured, by case and round, and what it could not read."""
+        """What another worker had done: items that were measured, by case and round, and what it could not read. What
+        the data set does not have (a damaged stream says so) is passed over."""
         for place, reason in broken.items():
-            self.leave_out(place, reason)
+            if 0 <= place < self.count:
+                self.leave_out(place, reason)
         cases = {case.id: case for case in plan.cases()}
-        for (case, round_), items in finished.items():
-            self.finished(cases[case], round_, items)
+        for (name, round_), items in finished.items():
+            if (case := cases.get(name)) is not None and round_ < self.rounds(case):
+                self.finished(case, round_, [item for item in items if 0 <= item < self.count])
 
     def left(self, case: Case) -> int:
         """Items that are still to be measured in the case, over all passes; broken ones are not."""

@@ -99,7 +99,8 @@ def undecided(walls: Mapping[str, Mapping[int, int]], steps: Steps, delta: float
         rows = {"": (walls[first], walls[case])}
         if _inconclusive(rows, delta):
             return case, ""
-        rows = {step: (steps[first, step], steps[case, step]) for one, step in steps if one == case}
+        # A case on text alone has no stages of seeing.
+        rows = {step: (steps.get((first, step), {}), mine) for (one, step), mine in steps.items() if one == case}
         if open_ := _inconclusive({step: sides for step, sides in rows.items() if sides[0]}, delta):
             return case, open_[0]
     return None

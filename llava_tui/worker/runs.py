@@ -22,7 +22,7 @@ from llava_tui.worker.control import Control
 from llava_tui.worker.cooling import Cooling
 from llava_tui.worker.journal import Journal
 from llava_tui.worker.listener import hearing
-from llava_tui.worker.memory import holding, is_out_of_memory, release
+from llava_tui.worker.memory import holding, is_out_of_memory, release, tidy
 from llava_tui.worker.outcome import (
     REASON_LIMIT,
     Untrusted,
@@ -446,6 +446,7 @@ class Runs:
         self._ended = self._run
         self.summary.add(end, planned)
         self._journal.sink.sync()
+        tidy(self._run)
 
     def _check(self) -> None:
         """What the probe's check does: hears control, and cuts the run short if that is asked."""

@@ -14,6 +14,7 @@ from worker_fakes import MemoryStream, make_course
 from llava_tui.events import BrokenItem, Ended, RunEnd, RunStart, Schedule, StateChange
 from llava_tui.plan import Plan, from_dict
 from llava_tui.session_files import Item
+from llava_tui.worker.batches import Batches
 
 
 def plan_of(**values: Any) -> Plan:
@@ -168,3 +169,15 @@ def test_more_rounds_of_a_data_set_begin_with_its_first_items(
     assert course.run() == 0
     assert measured(stream)[case, 0] == 2
     assert measured(stream)[case, 3] == 1
+
+
+def test_items_that_a_damaged_stream_says_were_done_and_are_not_there_are_passed_over() -> None:
+    plan = from_dict({"pipeline": "simulated", "dataset": "set.jsonl", "frames": [1]})
+    batches = Batches(plan, [Item(path=f"{number}.mp4", id=str(number)) for number in range(3)])
+    case = plan.cases()[0]
+    batches.restore(
+        plan, {(case.id, 0): [0, 7, -2], (case.id, 900): [1], ("gone", 0): [1]}, {-1: "?", 3: "?", 2: "cut"}
+    )
+    assert batches.broken == {2: "cut"}
+    assert batches.left(case) == 1
+    assert batches.of(case, 1) == (1,)

@@ -2,6 +2,7 @@
 
 import math
 import random
+from collections import defaultdict
 
 import pytest
 from hypothesis import given
@@ -83,6 +84,16 @@ def test_what_compare_would_not_decide_is_undecided():
     assert undecided(walls, steps | {("c", "generate"): rounds(1.009)}, 0.01) == ("c", "generate")
     assert undecided(walls | {"b": rounds(0.991)}, steps, 0.01) == ("b", "")
     assert undecided(walls | {"b": rounds(1.2, n=5)}, steps, 0.01) == ("b", ""), "five rounds decide nothing"
+
+
+def test_a_step_that_the_first_case_lacks_decides_nothing():
+    """Text alone beside a video, of which only one has something to encode; the schedule's dictionary makes what it is
+    asked for."""
+    walls = {case: {round_: 10**8 + round_ for round_ in range(12)} for case in ("text", "video")}
+    steps = defaultdict(dict, {("text", "generate"): walls["text"], ("video", "generate"): walls["video"]})
+    steps["video", "encode"] = walls["video"]
+    steps["video", "frames"] = walls["video"]
+    assert undecided(walls, steps, 0.01) is None
 
 
 def test_throttling_is_told_in_words_and_power_caps_are_none():
