@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -10,6 +11,11 @@ import pytest
 
 os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "1")
 """Torch tries the compiler on every instruction set first: 6 s that show nothing of ours."""
+
+for _number in (signal.SIGINT, signal.SIGHUP):
+    # In the background of a script, or under nohup, they are ignored, and so by every process that a test starts.
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
