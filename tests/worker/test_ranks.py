@@ -85,6 +85,7 @@ class Launched:
 @pytest.fixture
 def launch(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Launched]]:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # torchrun leaves a folder there
     begun: list[subprocess.Popen[str]] = []
 
     def make(launcher: list[str], **values: Any) -> Launched:
